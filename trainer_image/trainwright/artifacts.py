@@ -1,0 +1,82 @@
+"""What each step hands to the next: small immutable values that name files by digest.
+
+    Dataset -> Weights -> Evaluation -> OnnxModel -> VerifiedModel -> SealedModel -> Published
+
+All of them survive a round trip through JSON: the stage journal keeps them, and a retry starts from it.
+Paths are relative to the workspace, so that a journal still holds when the workspace is mounted elsewhere.
+"""
+
+from __future__ import annotations
+
+from trainwright.contract import Contract, DatasetReport, Digest, PartReport
+
+
+class Dataset(Contract):
+    """A built dataset: `data.yaml` below `folder` is what Ultralytics reads."""
+
+    folder: str
+    report: DatasetReport
+    class_names: tuple[str, ...]
+    manifest: str
+    quarantine: str
+
+
+class Weights(Contract):
+    """Trained weights of the best epoch, a `.pt` file."""
+
+    path: str
+    digest: Digest
+    epochs: int
+    batch_size: int
+    metrics: dict[str, float]
+    resumed_from_epoch: int | None = None
+
+
+class Evaluation(Contract):
+    """Metrics of the weights on the test split."""
+
+    metrics: dict[str, float]
+    per_class: dict[str, float]
+    images: int
+    gate_passed: bool
+    gate_reason: str
+
+
+class OnnxModel(Contract):
+    """An exported model whose bytes depend on the weights and the export settings only."""
+
+    path: str
+    digest: Digest
+    size: int
+    opset: int
+    end_to_end: bool
+
+
+class VerifiedModel(Contract):
+    """An exported model that was shown to detect what its weights detect."""
+
+    onnx: OnnxModel
+    parity_images: int
+    match_percent: float
+    max_difference: float
+
+
+class SealedModel(Contract):
+    """Two encrypted files in the workspace, ready to be uploaded; sealed once, uploaded as often as it takes."""
+
+    file_id: str
+    plaintext_digest: Digest
+    plaintext_size: int
+    small_path: str
+    big_path: str
+    small: PartReport
+    big: PartReport
+
+
+class Published(Contract):
+    """Both parts on their servers, read back and compared, and the pointer set."""
+
+    file_id: str
+    pointer: str
+    small: PartReport
+    big: PartReport

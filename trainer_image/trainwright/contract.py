@@ -1,0 +1,393 @@
+"""What the operator and the trainer say to each other: the plan of a run, and the report about it.
+
+`RunPlan` goes from the operator to the trainer as an immutable ConfigMap; its defaults are Trainwright's
+built-in ones. `RunReport` comes back: live in `status.trainer` of the run, and as the pod's last word in
+its termination message. `ExitCode` says the same to whoever sees neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+TERMINATION_MESSAGE_BYTES = 4096
+"""The kubelet keeps this much of a termination message; a report in `status.trainer` obeys it too."""
+
+
+class Stage(StrEnum):
+    """The stages of a run, in their order."""
+
+    DATASET = "Dataset"
+    TRAINING = "Training"
+    EVALUATION = "Evaluation"
+    EXPORT = "Export"
+    VERIFICATION = "Verification"
+    SEALING = "Sealing"
+    PUBLISHING = "Publishing"
+
+
+class Cause(StrEnum):
+    """Why an attempt ended without success; each has a retry budget of its own or none at all."""
+
+    CONFIGURATION = "Configuration"
+    DATA = "Data"
+    OUT_OF_MEMORY = "OutOfMemory"
+    PREEMPTION = "Preemption"
+    INFRASTRUCTURE = "Infrastructure"
+    PUBLISHING = "Publishing"
+    SUPERSEDED = "Superseded"
+    INTERNAL = "Internal"
+    UNKNOWN = "Unknown"
+
+
+class ExitCode(IntEnum):
+    """The trainer's exit codes (the sysexits numbers where one fits)."""
+
+    SUCCESS = 0
+    CONFIGURATION = 64
+    DATA = 65
+    PUBLISHING = 69
+    INTERNAL = 70
+    OUT_OF_MEMORY = 71
+    TEMPORARY = 75
+    PREEMPTED = 76
+    SUPERSEDED = 77
+
+
+class Outcome(StrEnum):
+    """How an execution ended."""
+
+    SUCCEEDED = "Succeeded"
+    DRY_RUN = "DryRun"
+    FAILED = "Failed"
+
+
+class Contract(BaseModel):
+    """Base of all contract values: camelCase in JSON, immutable, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
+    )
+
+
+# --- the plan ---------------------------------------------------------------------------------------
+
+
+class RunIdentity(Contract):
+    """Which run this is; the uid tells two runs of one name apart."""
+
+    name: str
+    namespace: str = "default"
+    uid: str = ""
+
+
+class ModelSettings(Contract):
+    """What the trained model is called."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")
+    version: str = Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
+    tag: str = ""
+    description: str = ""
+
+
+class FolderSource(Contract):
+    """A tree of annotations, as a path below the data folder of the execution."""
+
+    path: str = "."
+
+
+class SampleSource(Contract):
+    """Generated shapes; image i of seed s is always the same, and no two indexes share a seed."""
+
+    images: int = Field(default=320, ge=10)
+    image_size: int = Field(default=160, ge=32, le=2048)
+    seed: int = Field(default=0, ge=0)
+
+
+class DatasetSource(Contract):
+    """Where annotations come from: exactly one member is set."""
+
+    folder: FolderSource | None = None
+    sample: SampleSource | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.folder is None) == (self.sample is None):
+            raise ValueError("set exactly one of folder, sample")
+        return self
+
+
+class Directories(Contract):
+    """The three trees below the source's root."""
+
+    data: str = "data"
+    seed: str = "data-seed"
+    deleted: str = "data_deleted"
+
+
+class ClassesSettings(Contract):
+    """The class map: names in the order of their ids, or a file of the source."""
+
+    inline: tuple[str, ...] | None = None
+    from_source: str | None = "classes.json"
+
+
+class SplitSettings(Contract):
+    """Percentages of the split, their seed, and what may never be on both sides of it."""
+
+    train: int = Field(default=70, ge=1, le=100)
+    valid: int = Field(default=20, ge=1, le=100)
+    test: int = Field(default=10, ge=1, le=100)
+    seed: int = 0
+    group_by: Literal["media", "image"] = "media"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.train + self.valid + self.test != 100:
+            raise ValueError(f"train + valid + test is {self.train + self.valid + self.test}, not 100")
+        return self
+
+
+class DatasetSettings(Contract):
+    """How the dataset is built from the annotations."""
+
+    source: DatasetSource
+    directories: Directories = Directories()
+    classes: ClassesSettings = ClassesSettings()
+    include_seed: bool = False
+    split: SplitSettings = SplitSettings()
+    max_corrupt_percent: float = Field(default=5, ge=0, le=100)
+
+
+ArgumentValue = bool | int | float | str
+
+
+class TrainingSettings(Contract):
+    """How YOLO is trained."""
+
+    base_model: str = "yolo26m.pt"
+    epochs: int = Field(default=120, ge=1)
+    batch_size: int = Field(default=11, ge=1)
+    image_size: int = Field(default=1280, ge=32, multiple_of=32)
+    save_period: int = Field(default=1, ge=-1)
+    workers: int = Field(default=24, ge=0)
+    patience: int = Field(default=100, ge=0)
+    seed: int = Field(default=0, ge=0)
+    optimizer: str = "auto"
+    learning_rate: float = Field(default=0.01, gt=0)
+    warmup_epochs: float = Field(default=3.0, ge=0)
+    close_mosaic: int = Field(default=10, ge=0)
+    mixed_precision: bool = True
+    arguments: dict[str, ArgumentValue] = {}
+
+
+class OnnxSettings(Contract):
+    """What the exported ONNX model looks like."""
+
+    image_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    dynamic_batch: bool = True
+    max_batch: int = Field(default=8, ge=1)
+    nms: bool = True
+    half: bool = False
+    opset: int | None = None
+    simplify: bool = True
+
+
+class ParitySettings(Contract):
+    """How much the export must agree with the weights on real images."""
+
+    images: int = Field(default=16, ge=1)
+    min_match_percent: float = Field(default=99, ge=0, le=100)
+
+
+class ExportSettings(Contract):
+    """The export and its proof."""
+
+    onnx: OnnxSettings = OnnxSettings()
+    parity: ParitySettings = ParitySettings()
+
+
+class GateSettings(Contract):
+    """What a model must reach on the test split to be delivered as good."""
+
+    metric: Literal["mAP50", "mAP50to95", "precision", "recall"] = "mAP50to95"
+    minimum: float = Field(default=0.0, ge=0, le=1)
+
+
+class SmallPartSettings(Contract):
+    """How much of a sealed model the small part holds: max(minKiB, percent of the whole)."""
+
+    percent: int = Field(default=20, ge=0, le=90)
+    min_ki_b: int = Field(default=3, ge=1, alias="minKiB")
+
+
+class SealingSettings(Contract):
+    """How the model is sealed; keys come as files, never in the plan."""
+
+    format: Literal["trainwright-v1"] = "trainwright-v1"
+    small_part: SmallPartSettings = SmallPartSettings()
+
+
+class ApiSettings(Contract):
+    """The REST side, which keeps the small part and the pointer."""
+
+    url: str = Field(pattern=r"^https?://[^\s/]+")
+
+
+class DeliverySettings(Contract):
+    """Where the parts go. Credentials come as files, never in the plan."""
+
+    folder: str = Field(default="models", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    bucket: str = Field(default="models", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    api: ApiSettings
+    sealing: SealingSettings = SealingSettings()
+
+
+class RunPlan(Contract):
+    """Everything one execution needs but its places on disk and its credentials; immutable.
+
+    Without `delivery` the execution ends when the model is verified.
+    """
+
+    plan_version: Literal["v1"] = "v1"
+    run: RunIdentity
+    model: ModelSettings
+    dataset: DatasetSettings
+    training: TrainingSettings = TrainingSettings()
+    export: ExportSettings = ExportSettings()
+    gate: GateSettings = GateSettings()
+    delivery: DeliverySettings | None = None
+    gpus: int = Field(default=0, ge=0)
+    dry_run: bool = False
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text: the same plan gives the same bytes."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hex digest of the canonical JSON."""
+        return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages this plan goes through."""
+        if self.dry_run:
+            return (Stage.DATASET,)
+        if self.delivery is None:
+            return tuple(stage for stage in Stage if stage not in (Stage.SEALING, Stage.PUBLISHING))
+        return tuple(Stage)
+
+
+# --- the report -------------------------------------------------------------------------------------
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Progress(Contract):
+    """How far the execution is: percent of the whole, and where it stands."""
+
+    percent: int = Field(ge=0, le=100)
+    stage: Stage
+    epoch: int | None = None
+    epochs: int | None = None
+    estimated_remaining_seconds: int | None = None
+
+
+class ImageCounts(Contract):
+    """Images in each split."""
+
+    train: int
+    valid: int
+    test: int
+
+
+class DatasetReport(Contract):
+    """The dataset the model was trained on."""
+
+    digest: Digest
+    images: ImageCounts
+    quarantined: int
+    classes: int
+
+
+class PartReport(Contract):
+    """One part of a sealed model, as it lies on its server."""
+
+    name: str
+    size: int
+    digest: Digest
+
+
+class PartsReport(Contract):
+    """Both parts."""
+
+    small: PartReport
+    big: PartReport
+
+
+class ModelReport(Contract):
+    """The model: `digest` is that of the plain ONNX file."""
+
+    name: str
+    version: str
+    digest: Digest
+    size: int
+    parts: PartsReport | None = None
+
+
+class PublishingReport(Contract):
+    """What is about to be committed: the operator's fence sees it before the small part is uploaded."""
+
+    file_id: str
+
+
+class FailureReport(Contract):
+    """Why the execution ended, in words a user can act on."""
+
+    stage: Stage | None = None
+    cause: Cause
+    exit_code: int
+    message: str
+    hint: str = ""
+    log_tail: str = ""
+
+
+class RunReport(Contract):
+    """What one pod says of itself; at most `TERMINATION_MESSAGE_BYTES` of JSON."""
+
+    attempt: int = Field(ge=1)
+    sequence: int = Field(default=0, ge=0)
+    heartbeat_time: datetime
+    progress: Progress
+    finished_stages: dict[Stage, float] = Field(default={}, description="Seconds each finished stage took.")
+    resumed_from_epoch: int | None = None
+    metrics: dict[str, float] = {}
+    dataset: DatasetReport | None = None
+    model: ModelReport | None = None
+    publishing: PublishingReport | None = None
+    outcome: Outcome | None = None
+    failure: FailureReport | None = None
+
+    def to_json(self) -> str:
+        """Return compact JSON of at most `TERMINATION_MESSAGE_BYTES`; the log tail gives way first."""
+        text = self._dump()
+        if len(text.encode()) <= TERMINATION_MESSAGE_BYTES or self.failure is None:
+            return text
+        report = self
+        for field, keep in (("log_tail", 1024), ("log_tail", 0), ("message", 512), ("hint", 256)):
+            shortened = getattr(report.failure, field)[-keep:] if keep else ""
+            failure = self.failure if report.failure is None else report.failure
+            report = report.model_copy(update={"failure": failure.model_copy(update={field: shortened})})
+            if len(report._dump().encode()) <= TERMINATION_MESSAGE_BYTES:
+                break
+        return report._dump()
+
+    def _dump(self) -> str:
+        return self.model_dump_json(by_alias=True, exclude_none=True)
