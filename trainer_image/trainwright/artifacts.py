@@ -62,7 +62,7 @@ class VerifiedModel(Contract):
 
 
 class SealedModel(Contract):
-    """Two encrypted files in the workspace, ready to be uploaded; sealed once, uploaded as often as it takes."""
+    """Two encrypted files in the workspace: sealed once, uploaded as often as it takes."""
 
     file_id: str
     plaintext_digest: Digest

@@ -1,0 +1,106 @@
+"""Every name this operator gives to something in the cluster, each with a sentence on what it is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+GROUP = "trainwright.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+RUN_KIND = "TrainingRun"
+RUN_PLURAL = "trainingruns"
+
+# Labels
+RUN_LABEL = f"{GROUP}/run"  # on every child: the name of the run it belongs to; the watches select by it
+ATTEMPT_LABEL = f"{GROUP}/attempt"  # on Jobs and their Pods: the number of the attempt
+USE_LABEL = f"{GROUP}/use"  # on a Secret or ConfigMap: what runs may use it for; without it they may not
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"  # on every child: `trainwright-operator`
+
+# Annotations
+PLAN_DIGEST_ANNOTATION = f"{GROUP}/plan-digest"  # on every child: the digest of the plan it was made from
+
+# Field managers of server-side apply
+OPERATOR_MANAGER = "trainwright-operator"  # owns all of a run's status but `trainer`
+TRAINER_MANAGER = "trainwright-trainer"  # owns `status.trainer`
+
+# Access of the trainer
+TRAINER_ACCOUNT = (
+    "trainwright-trainer"  # the ServiceAccount of trainer pods, one per namespace, and its RoleBinding
+)
+TRAINER_CLUSTER_ROLE = "trainwright-trainer"  # get and patch on trainingruns/status; from the chart
+FENCE_POLICY = "trainwright-trainer-fence"  # the ValidatingAdmissionPolicy of the chart, and its binding
+
+# The trainer's container
+TRAINER_CONTAINER = "trainer"  # the only container of a trainer pod
+
+
+def plan_name(run: str) -> str:
+    """Return the name of the ConfigMap that holds a run's plan, under the key `plan.json`."""
+    return f"{run}-plan"
+
+
+def workspace_name(run: str) -> str:
+    """Return the name of the claim that holds a run's workspace."""
+    return f"{run}-workspace"
+
+
+def job_name(run: str, attempt: int) -> str:
+    """Return the name of the Job that is one attempt of a run."""
+    return f"{run}-{attempt}"
+
+
+class Use(StrEnum):
+    """Values of the label `trainwright.dev/use`: what a Secret or ConfigMap may be used for."""
+
+    DELIVERY = "delivery"
+    RECIPIENTS = "recipients"
+
+
+class Phase(StrEnum):
+    """One word for people; computed once, from conditions."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class ConditionType(StrEnum):
+    """Types of a run's conditions; Ready, Reconciling and Stalled are for kstatus."""
+
+    ACCEPTED = "Accepted"  # the run may be carried out: all it names exists and allows it
+    ADMITTED = "Admitted"  # a queue, if there is one, let it through, and its pod was made
+    DATASET_READY = "DatasetReady"  # the dataset is built and good enough
+    TRAINED = "Trained"  # weights of the best epoch exist
+    VERIFIED = "Verified"  # the export detects what the weights detect
+    PUBLISHED = "Published"  # both parts were read back from their servers, and the pointer is set
+    SUCCEEDED = "Succeeded"  # everything asked for is done; never leaves True
+    FAILED = "Failed"  # no attempt is left; left by a new retryRequest only
+    SUSPENDED = "Suspended"  # spec.suspend holds and nothing runs
+    READY = "Ready"  # kstatus: as wanted
+    RECONCILING = "Reconciling"  # kstatus: on its way
+    STALLED = "Stalled"  # kstatus: needs a person
+
+
+class Reason(StrEnum):
+    """Reasons of conditions and events."""
+
+    NOT_REACHED = "NotReached"  # a later stage's condition before its stage
+    VALID = "Valid"  # everything the run names exists
+    MISSING = "Missing"  # something the run names does not exist, or not with this content
+    NAME_TAKEN = "NameTaken"  # an object of a child's name belongs to somebody else
+    POLICY_MISSING = "PolicyMissing"  # the admission policy that fences trainers is not in the cluster
+    CREATED = "Created"  # the attempt's Job exists
+    SCHEDULED = "Scheduled"  # the attempt's pod has a node
+    RUNNING = "Running"  # the attempt's pod runs
+    DONE = "Done"  # the stage is finished
+    DRY_RUN = "DryRun"  # dryRun: validated and built the dataset, nothing else
+    SUCCEEDED = "Succeeded"  # the model is published
+    BUDGET_SPENT = "BudgetSpent"  # attempts failed for one cause more often than its budget allows
+    NOT_RETRYABLE = "NotRetryable"  # an attempt failed for a cause that a retry can't mend
+    RETRYING = "Retrying"  # an attempt failed, the next one is on its way
+    SUSPENDED = "Suspended"  # spec.suspend
+    CANCELLED = "Cancelled"  # spec.cancel

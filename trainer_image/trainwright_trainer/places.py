@@ -1,0 +1,23 @@
+"""Where one execution finds and leaves things on disk: all that differs between a laptop and a pod."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of one execution; only `workspace` is written to.
+
+    `data` is the root that a folder source's path is below; `weights` holds base models; the others hold
+    one file per key, as a mounted Secret does. A plan that does not need one may leave it out.
+    """
+
+    workspace: Path
+    data: Path | None = None
+    weights: Path | None = None
+    api_credentials: Path | None = None  # AZAION_API_EMAIL, AZAION_API_PASSWORD, optionally ca.crt
+    cdn_credentials: Path | None = None  # cdn.yaml, optionally ca.crt
+    recipients: Path | None = None  # one public key per file, named by its key id
+    signing_key: Path | None = None  # publisher.key
