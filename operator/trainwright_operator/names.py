@@ -18,6 +18,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"  # on every child: `trainwrigh
 
 # Annotations
 PLAN_DIGEST_ANNOTATION = f"{GROUP}/plan-digest"  # on every child: the digest of the plan it was made from
+RETRY_REQUEST_ANNOTATION = f"{GROUP}/retry-request"  # on Jobs: the run's retryRequest when it was made
 
 # Field managers of server-side apply
 OPERATOR_MANAGER = "trainwright-operator"  # owns all of a run's status but `trainer`

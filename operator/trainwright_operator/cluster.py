@@ -1,0 +1,289 @@
+"""The only module that speaks to the API server.
+
+kopf's watches and these requests share one way to log in. aiohttp is kopf's own transport: a generated client
+would take more memory than all the rest of the operator.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import kopf
+import yaml
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND
+
+Object = dict[str, Any]
+"""One Kubernetes object as JSON."""
+
+TOKEN_SECONDS = 60  # a projected token is renewed by the kubelet long before it ends: read it again this often
+TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+REQUESTS = 5  # of the same kind, where the API server asks to repeat it or could not be reached
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where the objects of a kind live in the API."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """Return the URL path of one object, or of the collection without a name."""
+        root = "/api/" if "/" not in self.api_version else "/apis/"
+        parts = [root + self.api_version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        return "/".join([*parts, self.plural, *filter(None, (name, subresource))])
+
+
+RUNS = Kind(API_VERSION, RUN_KIND, "trainingruns")
+JOBS = Kind("batch/v1", "Job", "jobs")
+PODS = Kind("v1", "Pod", "pods")
+CONFIG_MAPS = Kind("v1", "ConfigMap", "configmaps")
+SECRETS = Kind("v1", "Secret", "secrets")
+CLAIMS = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+ACCOUNTS = Kind("v1", "ServiceAccount", "serviceaccounts")
+ROLE_BINDINGS = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
+EVENTS = Kind("events.k8s.io/v1", "Event", "events")
+POLICIES = Kind(
+    "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False
+)
+POLICY_BINDINGS = Kind(
+    "admissionregistration.k8s.io/v1",
+    "ValidatingAdmissionPolicyBinding",
+    "validatingadmissionpolicybindings",
+    False,
+)
+KINDS = {
+    kind.kind: kind
+    for kind in (RUNS, JOBS, PODS, CONFIG_MAPS, SECRETS, CLAIMS, ACCOUNTS, ROLE_BINDINGS, EVENTS)
+}
+
+
+class ApiError(Exception):
+    """The API server refused a request: `status` is the HTTP status, `reason` the API's own word."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.temporary = status in (0, 429, 503, 504)
+
+
+class AlreadyExistsError(ApiError):
+    """An object of this name exists."""
+
+
+class NotFoundError(ApiError):
+    """No object of this name exists."""
+
+
+@dataclass
+class Login:
+    """How to reach the API server; `token_file` is read again as the token is renewed."""
+
+    server: str
+    ca_data: str | None = None
+    ca_path: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    certificate_data: str | None = field(default=None, repr=False)
+    key_data: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_service_account(cls, folder: Path, environment: Mapping[str, str] = os.environ) -> Self:
+        """Log in as the pod's account; `folder` holds its token and ca.crt."""
+        host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
+        host = f"[{host}]" if ":" in host else host
+        return cls(
+            server=f"https://{host}:{port}", ca_path=folder / "ca.crt", token_file=folder / "token"
+        )
+
+    @classmethod
+    def from_kubeconfig(cls, path: Path) -> Self:
+        """Log in as the current context of a kubeconfig says; certificates and tokens only."""
+        config = yaml.safe_load(path.read_text())
+        context = _named(config["contexts"], config["current-context"])["context"]
+        cluster = _named(config["clusters"], context["cluster"])["cluster"]
+        user = _named(config["users"], context["user"])["user"]
+        return cls(
+            server=cluster["server"].rstrip("/"),
+            ca_data=_inline(cluster, "certificate-authority"),
+            token=user.get("token"),
+            token_file=Path(user["tokenFile"]) if "tokenFile" in user else None,
+            certificate_data=_inline(user, "client-certificate"),
+            key_data=_inline(user, "client-key"),
+        )
+
+    def read_token(self) -> str | None:
+        """Return the token as it is now."""
+        return self.token_file.read_text().strip() if self.token_file else self.token
+
+    def connection_info(self) -> kopf.ConnectionInfo:
+        """Return the same for kopf's watches."""
+        return kopf.ConnectionInfo(
+            server=self.server,
+            ca_path=self.ca_path,
+            ca_data=self.ca_data,
+            scheme="Bearer" if self.read_token() else None,
+            token=self.read_token(),
+            certificate_data=self.certificate_data,
+            private_key_data=self.key_data,
+        )
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return a context that verifies the server and shows the client certificate, if there is one."""
+        data = base64.b64decode(self.ca_data).decode() if self.ca_data else None
+        context = ssl.create_default_context(cafile=self.ca_path, cadata=data)
+        if self.certificate_data and self.key_data:
+            # OpenSSL takes a client certificate from files only.
+            with tempfile.TemporaryDirectory() as folder:
+                certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
+                certificate.write_bytes(base64.b64decode(self.certificate_data))
+                key.touch(mode=0o600)
+                key.write_bytes(base64.b64decode(self.key_data))
+                context.load_cert_chain(certificate, key)
+        return context
+
+
+def _named(items: list[Object], name: str) -> Object:
+    return next(item for item in items if item["name"] == name)
+
+
+def _inline(section: Object, key: str) -> str | None:
+    if f"{key}-data" in section:
+        return str(section[f"{key}-data"])
+    return base64.b64encode(Path(section[key]).read_bytes()).decode() if key in section else None
+
+
+class Cluster:
+    """Requests to the API server: each returns an object as JSON or raises `ApiError`."""
+
+    def __init__(self, login: Login, session: aiohttp.ClientSession) -> None:
+        self._login = login
+        self._session = session
+        self._token: str | None = None
+        self._token_time = -TOKEN_SECONDS
+        self.writes = 0
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """Return the object, or None where there is none."""
+        try:
+            return await self._request("GET", kind.path(namespace, name))
+        except NotFoundError:
+            return None
+
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> list[Object]:
+        """Return all objects of a kind, page by page, from the API server's cache of its own state."""
+        items: list[Object] = []
+        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        while True:
+            page = await self._request("GET", kind.path(namespace), query=query)
+            items += page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return items
+            query["continue"] = token
+
+    async def create(self, body: Object) -> Object:
+        """Create an object; one of its name makes this an `AlreadyExistsError`, never a merge."""
+        kind = KINDS[body["kind"]]
+        return await self._request("POST", kind.path(body["metadata"].get("namespace")), body=body)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """Delete this very object and then what it owns; one that is gone is fine."""
+        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        try:
+            await self._request("DELETE", kind.path(namespace, name), body=body)
+        except NotFoundError:
+            return
+
+    async def apply_status(self, run: Object, status: Object) -> Object:
+        """Apply a run's status as the operator: replaces all that the operator owns, and nothing else."""
+        metadata = run["metadata"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": RUN_KIND,
+            "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
+            "status": status,
+        }
+        return await self._request(
+            "PATCH",
+            RUNS.path(metadata["namespace"], metadata["name"], "status"),
+            body=body,
+            query={"fieldManager": OPERATOR_MANAGER},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        self.writes += method != "GET"
+        return await self._send(method, path, body, query, content_type)
+
+    @retry(
+        retry=retry_if_exception(lambda error: isinstance(error, ApiError) and error.temporary),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        stop=stop_after_attempt(REQUESTS),
+        reraise=True,
+    )
+    async def _send(
+        self, method: str, path: str, body: Object | None, query: Mapping[str, str] | None, content_type: str
+    ) -> Object:
+        headers = {"Content-Type": content_type, **self._authorization()}
+        data = None if body is None else json.dumps(body, separators=(",", ":"))
+        url = self._login.server + path
+        try:
+            async with self._session.request(
+                method, url, params=query, data=data, headers=headers
+            ) as response:
+                if response.ok:
+                    answer: Object = await response.json()
+                    return answer
+                raise await _as_error(response)
+        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+            raise ApiError(0, "Unreachable", f"{method} {path}: {error!r}") from error
+
+    def _authorization(self) -> dict[str, str]:
+        if time.monotonic() - self._token_time >= TOKEN_SECONDS:
+            self._token, self._token_time = self._login.read_token(), time.monotonic()
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+
+async def _as_error(response: aiohttp.ClientResponse) -> ApiError:
+    try:
+        answer = await response.json()
+        reason, message = str(answer.get("reason", "")), str(answer.get("message", ""))
+    except (aiohttp.ContentTypeError, json.JSONDecodeError):
+        reason, message = response.reason or "", (await response.text())[:300]
+    kinds = {"AlreadyExists": AlreadyExistsError, "NotFound": NotFoundError}
+    return kinds.get(reason, ApiError)(response.status, reason, message)
+
+
+@asynccontextmanager
+async def connect(login: Login) -> AsyncIterator[Cluster]:
+    """Open a session with the API server for as long as the block lasts."""
+    connector = aiohttp.TCPConnector(ssl=login.ssl_context(), limit=32)
+    async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session:
+        yield Cluster(login, session)

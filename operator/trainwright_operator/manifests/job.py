@@ -1,0 +1,134 @@
+"""One attempt of a run as a batch/v1 Job.
+
+Every path the trainer uses is an argument, so that the pod's specification tells all there is to know about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainwright.contract import RunPlan
+from trainwright_operator.api import Compute, TrainingRunSpec
+from trainwright_operator.manifests.ownership import child_labels, child_metadata
+from trainwright_operator.manifests.volumes import Mount, pod_mounts
+from trainwright_operator.names import (
+    ATTEMPT_LABEL,
+    RETRY_REQUEST_ANNOTATION,
+    TRAINER_ACCOUNT,
+    TRAINER_CONTAINER,
+    job_name,
+)
+from trainwright_operator.settings import TrainerSettings
+
+Object = dict[str, Any]
+
+USER = 65532  # the image's user; volumes are made readable by its group
+GRACE_SECONDS = 120  # between SIGTERM and SIGKILL: enough to end a batch and save a checkpoint
+GPU_RESOURCE = "nvidia.com/gpu"
+TERMINATION_MESSAGE = "/dev/termination-log"
+TEMPORARY = "/tmp"  # noqa: S108  (an emptyDir of the pod's own)
+
+
+def attempt_job(
+    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, attempt: int
+) -> Object:
+    """Return the Job of one attempt: one pod, never repeated by the Job controller, never beside another."""
+    name = run["metadata"]["name"]
+    metadata = child_metadata(run, job_name(name, attempt), plan.digest)
+    metadata["labels"] = metadata["labels"] | {ATTEMPT_LABEL: str(attempt)}
+    metadata["annotations"] = metadata["annotations"] | {
+        RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", "")
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "podReplacementPolicy": "Failed",
+            "template": _pod_template(run, spec, plan, trainer, attempt),
+        },
+    }
+
+
+def _pod_template(
+    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, attempt: int
+) -> Object:
+    compute = spec.compute or Compute()
+    mounts = pod_mounts(run, spec, plan)
+    pod: Object = {
+        "restartPolicy": "Never",
+        "serviceAccountName": TRAINER_ACCOUNT,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(compute, plan, trainer, attempt, mounts)],
+        "volumes": [mount.volume() for mount in mounts],
+    }
+    return {
+        "metadata": {
+            "labels": {**(compute.labels or {}), **child_labels(run), ATTEMPT_LABEL: str(attempt)},
+            "annotations": dict(compute.annotations or {}),
+        },
+        "spec": pod | _placement(compute),
+    }
+
+
+def _container(
+    compute: Compute, plan: RunPlan, trainer: TrainerSettings, attempt: int, mounts: list[Mount]
+) -> Object:
+    arguments = ["run", "--attempt", str(attempt), "--termination-message", TERMINATION_MESSAGE]
+    for mount in mounts:
+        if mount.option:
+            arguments += [mount.option, mount.argument or mount.path]
+    # Libraries write below these, if anywhere: the root file system is read-only.
+    environment = {"HOME": TEMPORARY, "TMPDIR": TEMPORARY, **(compute.environment or {})}
+    return {
+        "name": TRAINER_CONTAINER,
+        "image": trainer.image,
+        "imagePullPolicy": trainer.image_pull_policy,
+        "command": ["trainwright-trainer"],
+        "args": arguments,
+        "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
+        "resources": _resources(compute, plan),
+        "volumeMounts": [mount.volume_mount() for mount in mounts],
+        "terminationMessagePath": TERMINATION_MESSAGE,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _resources(compute: Compute, plan: RunPlan) -> Object:
+    resources = dict(compute.resources or {})
+    if plan.gpus:
+        gpu = {compute.gpu_resource or GPU_RESOURCE: str(plan.gpus)}
+        resources["limits"] = {**resources.get("limits", {}), **gpu}
+    return resources
+
+
+def _placement(compute: Compute) -> Object:
+    """Return where the pod may run, as far as the run says so."""
+    placement = {
+        "nodeSelector": compute.node_selector,
+        "tolerations": compute.tolerations,
+        "affinity": compute.affinity,
+        "priorityClassName": compute.priority_class_name,
+        "runtimeClassName": compute.runtime_class_name,
+        "schedulerName": compute.scheduler_name,
+        "imagePullSecrets": [{"name": name} for name in compute.image_pull_secrets or ()] or None,
+    }
+    return {key: value for key, value in placement.items() if value}

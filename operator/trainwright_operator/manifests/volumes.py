@@ -1,0 +1,115 @@
+"""What is mounted into a trainer pod, and the argument that tells the trainer where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainwright.contract import RunPlan
+from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.manifests.config import PLAN_KEY
+from trainwright_operator.names import plan_name, workspace_name
+
+Object = dict[str, Any]
+
+ACCOUNT_FOLDER = "/var/run/secrets/trainwright.dev/account"
+TOKEN_SECONDS = 600  # the shortest a projected token may live; the trainer reads its file again each time
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One volume of the pod, mounted at one path; `option` is the trainer's argument for it, if it has one."""
+
+    name: str
+    path: str
+    source: Object
+    option: str = ""
+    argument: str = ""  # a path below `path`, where the option wants a file
+    read_only: bool = True
+
+    def volume(self) -> Object:
+        """Return the pod's volume."""
+        return {"name": self.name, **self.source}
+
+    def volume_mount(self) -> Object:
+        """Return the container's mount."""
+        mount: Object = {"name": self.name, "mountPath": self.path}
+        return mount | ({"readOnly": True} if self.read_only else {})
+
+
+def pod_mounts(run: Object, spec: TrainingRunSpec, plan: RunPlan) -> list[Mount]:
+    """Return every mount of an attempt's pod."""
+    name = run["metadata"]["name"]
+    plan_folder = "/etc/trainwright/plan"
+    mounts = [
+        Mount(
+            "plan",
+            plan_folder,
+            {"configMap": {"name": plan_name(name)}},
+            "--plan",
+            f"{plan_folder}/{PLAN_KEY}",
+        ),
+        Mount("workspace", "/workspace", _workspace(name, spec), "--workspace", read_only=False),
+        Mount("account", ACCOUNT_FOLDER, _account(), "--service-account"),
+        Mount("temporary", "/tmp", {"emptyDir": {}}, read_only=False),  # noqa: S108
+        Mount("shared-memory", "/dev/shm", _shared_memory(spec, plan), read_only=False),  # noqa: S108
+    ]
+    claim = spec.dataset.source.persistent_volume_claim
+    if claim:
+        source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+        mounts.append(Mount("data", "/data", source, "--data"))
+    return mounts + (_delivery_mounts(spec) if plan.delivery else [])
+
+
+def _delivery_mounts(spec: TrainingRunSpec) -> list[Mount]:
+    root = "/etc/trainwright"
+    delivery = spec.delivery
+    mounts: list[Mount] = []
+    if delivery and delivery.api and delivery.api.credentials:
+        source = _secret(delivery.api.credentials.secret_name)
+        mounts.append(Mount("api-credentials", f"{root}/api", source, "--api-credentials"))
+    if delivery and delivery.cdn and delivery.cdn.credentials:
+        source = _secret(delivery.cdn.credentials.secret_name)
+        mounts.append(Mount("cdn-credentials", f"{root}/cdn", source, "--cdn-credentials"))
+    sealing = delivery.sealing if delivery else None
+    if sealing and sealing.recipients:
+        secret, config_map = sealing.recipients.secret_name, sealing.recipients.config_map_name
+        source = _secret(secret) if secret else {"configMap": {"name": config_map}}
+        mounts.append(Mount("recipients", f"{root}/recipients", source, "--recipients"))
+    if sealing and sealing.signing_key:
+        source = _secret(sealing.signing_key.secret_name)
+        mounts.append(Mount("signing-key", f"{root}/signing", source, "--signing-key"))
+    return mounts
+
+
+def _secret(name: str) -> Object:
+    return {"secret": {"secretName": name, "defaultMode": 0o440}}
+
+
+def _workspace(run: str, spec: TrainingRunSpec) -> Object:
+    workspace = spec.compute.workspace if spec.compute else None
+    if workspace and workspace.empty_dir:
+        limit = workspace.empty_dir.size_limit
+        return {"emptyDir": {"sizeLimit": limit} if limit else {}}
+    return {"persistentVolumeClaim": {"claimName": workspace_name(run)}}
+
+
+def _account() -> Object:
+    """Return a volume like the one the API server injects, with a token that ends sooner."""
+    token = {"path": "token", "expirationSeconds": TOKEN_SECONDS}
+    bundle = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    return {"projected": {"sources": [{"serviceAccountToken": token}, {"configMap": bundle}]}}
+
+
+def _shared_memory(spec: TrainingRunSpec, plan: RunPlan) -> Object:
+    """Return the memory the data loader's processes share; a container's own is 64 MiB, and too little.
+
+    `Auto` has room for twice the batches that the workers may hold ready: two each.
+    """
+    wanted = spec.compute.shared_memory if spec.compute else None
+    if wanted in (None, "Auto"):
+        training = plan.training
+        batch_bytes = training.batch_size * training.image_size**2 * 3
+        wanted = f"{64 + 4 * training.workers * batch_bytes // MIB}Mi"
+    return {"emptyDir": {"medium": "Memory", "sizeLimit": wanted}}

@@ -1,0 +1,144 @@
+"""From a run to its plan: built-in defaults < the operator's settings < the run itself. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from trainwright.contract import RunPlan
+from trainwright.training_arguments import check_arguments
+from trainwright_operator.api import TrainingRunSpec
+
+Object = dict[str, Any]
+
+SOURCES = ("persistentVolumeClaim", "sample")
+"""Members of `dataset.source`: a run that sets one replaces a default that sets another."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The plan, or every reason why there is none."""
+
+    plan: RunPlan | None
+    problems: tuple[str, ...] = ()
+
+
+def merge_spec(defaults: Object, spec: Object) -> TrainingRunSpec:
+    """Return the effective spec: the run's own fields over the defaults, section by section."""
+    merged = _merge(defaults, spec)
+    source = spec.get("dataset", {}).get("source")
+    if source:
+        merged["dataset"]["source"] = source
+    classes = spec.get("dataset", {}).get("classes")
+    if classes:
+        merged["dataset"]["classes"] = classes
+    return TrainingRunSpec.model_validate(merged)
+
+
+def _merge(low: Object, high: Object) -> Object:
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> Resolution:
+    """Return the plan of a run; `class_map` is the text of the ConfigMap key its classes name, if any.
+
+    The model's version comes from the run's creation and uid, so that every attempt makes the same one.
+    """
+    problems = [f"spec.training.arguments.{problem}" for problem in _argument_problems(spec)]
+    problems += _delivery_problems(spec)
+    metadata = run["metadata"]
+    sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    body = {
+        "run": {key: metadata[key] for key in ("name", "namespace", "uid")},
+        "model": sections["model"] | {"version": model_version(run)},
+        "dataset": _dataset(sections["dataset"], class_map, problems),
+        "gpus": sections.get("compute", {}).get("gpus", 1),
+        "dryRun": sections.get("dryRun", False),
+    }
+    body |= {key: sections[key] for key in ("training", "export", "gate") if key in sections}
+    if spec.delivery and not problems and not spec.dry_run:
+        body["delivery"] = _delivery(sections["delivery"])
+    if problems:
+        return Resolution(None, tuple(problems))
+    try:
+        return Resolution(RunPlan.model_validate(body))
+    except ValidationError as error:
+        return Resolution(None, tuple(_sentence(item) for item in error.errors()))
+
+
+def model_version(run: Object) -> str:
+    """Return the version of the model this run makes: its date and eight digits of its uid."""
+    metadata = run["metadata"]
+    return f"{metadata['creationTimestamp'][:10]}-{metadata['uid'].replace('-', '')[:8]}"
+
+
+def _argument_problems(spec: TrainingRunSpec) -> list[str]:
+    arguments = spec.training.arguments if spec.training else None
+    return check_arguments(arguments or {})
+
+
+def _delivery_problems(spec: TrainingRunSpec) -> list[str]:
+    if spec.dry_run:
+        return []
+    nowhere = "is not set, neither by the run nor by the operator's defaults"
+    delivery = spec.delivery
+    sealing = delivery.sealing if delivery else None
+    needed = {
+        "spec.delivery.api.url": delivery and delivery.api and delivery.api.url,
+        "spec.delivery.api.credentials": delivery and delivery.api and delivery.api.credentials,
+        "spec.delivery.sealing.recipients": sealing and sealing.recipients,
+        "spec.delivery.sealing.signingKey": sealing and sealing.signing_key,
+    }
+    return [f"{field} {nowhere}: set it" for field, value in needed.items() if not value]
+
+
+def _dataset(section: Object, class_map: str | None, problems: list[str]) -> Object:
+    """Return the plan's dataset section: a claim becomes a folder below the data mount."""
+    dataset = dict(section)
+    claim = dataset["source"].get("persistentVolumeClaim")
+    if claim:
+        dataset["source"] = {"folder": {"path": claim.get("path", "/").strip("/") or "."}}
+    if class_map is not None:
+        dataset["classes"] = {"inline": parse_class_map(class_map, problems), "fromSource": None}
+    elif dataset.get("classes", {}).get("inline"):
+        dataset["classes"] = {"inline": dataset["classes"]["inline"], "fromSource": None}
+    return dataset
+
+
+def parse_class_map(text: str, problems: list[str]) -> list[str]:
+    """Return class names from a JSON or YAML list of names or of `{Id, Name}`; adds to `problems`."""
+    field = "spec.dataset.classes.configMapKeyRef"
+    try:
+        items = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problems.append(f"{field}: not JSON or YAML: {str(error).splitlines()[0]}")
+        return []
+    if isinstance(items, list) and items and all(isinstance(item, str) for item in items):
+        return list(items)
+    if isinstance(items, list) and items and all(isinstance(i, dict) and {"Id", "Name"} <= i.keys() for i in items):
+        names = {int(item["Id"]): str(item["Name"]) for item in items}
+        if sorted(names) == list(range(len(items))):
+            return [names[index] for index in sorted(names)]
+        problems.append(f"{field}: ids are {sorted(names)}: number the classes from 0 without gaps")
+        return []
+    problems.append(f"{field}: not a list of class names, nor of {{Id, Name}} objects")
+    return []
+
+
+def _delivery(section: Object) -> Object:
+    """Return the plan's delivery section: names of Secrets stay out, their files are mounted."""
+    sealing = {key: value for key, value in section["sealing"].items() if key in ("format", "smallPart")}
+    delivery = {key: section[key] for key in ("folder", "bucket") if key in section}
+    return delivery | {"api": {"url": section["api"]["url"]}, "sealing": sealing}
+
+
+def _sentence(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    return f"spec.{path}: {error['msg']} (it is {error['input']!r})"

@@ -1,0 +1,116 @@
+"""What a run names by name: which objects must exist, with which keys, before anything is started.
+
+Pure but for the values passed in: `required` says what to look for, `find_problems` what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.names import USE_LABEL, Use
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One object that a field of a run names."""
+
+    field: str
+    kind: str
+    name: str
+    use: Use | None = None
+    keys: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Kind and name: two fields may name the same object."""
+        return self.kind, self.name
+
+
+def required(spec: TrainingRunSpec) -> list[Reference]:
+    """Return every object that this effective spec names."""
+    found: list[Reference] = []
+    claim = spec.dataset.source.persistent_volume_claim
+    if claim:
+        found.append(
+            Reference(
+                "spec.dataset.source.persistentVolumeClaim.claimName",
+                "PersistentVolumeClaim",
+                claim.claim_name,
+            )
+        )
+    classes = spec.dataset.classes and spec.dataset.classes.config_map_key_ref
+    if classes:
+        found.append(
+            Reference(
+                "spec.dataset.classes.configMapKeyRef", "ConfigMap", classes.name, None, (classes.key,)
+            )
+        )
+    return found if spec.dry_run else found + _delivery_references(spec)
+
+
+def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:
+    delivery = spec.delivery
+    if delivery is None:
+        return []
+    found: list[Reference] = []
+    root = "spec.delivery"
+    if delivery.api and delivery.api.credentials:
+        keys = ("AZAION_API_EMAIL", "AZAION_API_PASSWORD")
+        field, name = f"{root}.api.credentials.secretName", delivery.api.credentials.secret_name
+        found.append(Reference(field, "Secret", name, Use.DELIVERY, keys))
+    if delivery.cdn and delivery.cdn.credentials:
+        field, name = f"{root}.cdn.credentials.secretName", delivery.cdn.credentials.secret_name
+        found.append(Reference(field, "Secret", name, Use.DELIVERY, ("cdn.yaml",)))
+    sealing = delivery.sealing
+    if sealing and sealing.recipients:
+        field = f"{root}.sealing.recipients"
+        if sealing.recipients.secret_name:
+            name = sealing.recipients.secret_name
+            found.append(Reference(f"{field}.secretName", "Secret", name, Use.RECIPIENTS))
+        if sealing.recipients.config_map_name:
+            name = sealing.recipients.config_map_name
+            found.append(Reference(f"{field}.configMapName", "ConfigMap", name, Use.RECIPIENTS))
+    if sealing and sealing.signing_key:
+        field, name = f"{root}.sealing.signingKey.secretName", sealing.signing_key.secret_name
+        found.append(Reference(field, "Secret", name, Use.DELIVERY, ("publisher.key",)))
+    return found
+
+
+def find_problems(
+    references: list[Reference], found: Mapping[tuple[str, str], Object | None], namespace: str
+) -> list[str]:
+    """Return a sentence for everything that is wrong with what the references name: all of it at once."""
+    return [
+        problem
+        for reference in references
+        if (problem := _find_problem(reference, found[reference.identity], namespace))
+    ]
+
+
+def _find_problem(reference: Reference, found: Object | None, namespace: str) -> str:
+    what = f"{reference.kind} {reference.name!r}"
+    label = f"the label {USE_LABEL}={reference.use}" if reference.use else ""
+    if found is None:
+        wanted = [f"with {_keys(reference.keys)}" if reference.keys else "", label]
+        how = " and ".join(filter(None, wanted))
+        advice = f"create it{' ' + how if how else ''}"
+        return f"{reference.field}: {what} does not exist in namespace {namespace!r}: {advice}"
+    wrong = []
+    if reference.use and found["metadata"].get("labels", {}).get(USE_LABEL) != reference.use:
+        wrong.append(f"lacks {label}")
+    held = {**(found.get("data") or {}), **(found.get("binaryData") or {})}
+    missing = tuple(key for key in reference.keys if not held.get(key))
+    if missing:
+        wrong.append(f"lacks {_keys(missing)}")
+    if reference.use is Use.RECIPIENTS and not held:
+        wrong.append("holds no recipient: add one public key per entry")
+    return f"{reference.field}: {what} {' and '.join(wrong)}" if wrong else ""
+
+
+def _keys(keys: tuple[str, ...]) -> str:
+    return ("the key " if len(keys) == 1 else "the keys ") + ", ".join(keys)

@@ -1,0 +1,45 @@
+"""The operator's settings: one YAML file, written by the chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class SettingsSection(BaseModel):
+    """Base of the sections: camelCase in YAML, unknown keys refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
+    )
+
+
+class TrainerSettings(SettingsSection):
+    """The image that trainer pods run."""
+
+    image: str
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+
+
+class OperatorSettings(SettingsSection):
+    """What the platform decides for all runs; `defaults` is a partial TrainingRun spec that runs override."""
+
+    trainer: TrainerSettings
+    namespaces: tuple[str, ...] = ()
+    defaults: dict[str, Any] = {}
+    secret_access: bool = True
+    require_fence: bool = True
+    health_port: int = Field(default=8080, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    retry_backoff_seconds: float = Field(default=10, ge=0)
+    relist_seconds: float = Field(default=300, gt=0)
+    workers: int = Field(default=8, ge=1)
+
+
+def read_settings(path: Path) -> OperatorSettings:
+    """Read and validate the file; a `ValidationError` lists everything that is wrong with it."""
+    return OperatorSettings.model_validate(yaml.safe_load(path.read_text()) or {})
