@@ -1,0 +1,193 @@
+"""`spec.compute` and `spec.retry`: what a run's pod gets, and how often it is tried again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainwright_operator.api.section import (
+    QUANTITY,
+    LabelValue,
+    ObjectName,
+    OpaqueObject,
+    Quantity,
+    Rule,
+    Section,
+    ShortText,
+    StorageSize,
+    at_most_one_of,
+)
+
+ALLOWED_ENVIRONMENT = (
+    "CUDA_LAUNCH_BLOCKING",
+    "CUDA_VISIBLE_DEVICES",
+    "MKL_NUM_THREADS",
+    "NCCL_DEBUG",
+    "NCCL_IB_DISABLE",
+    "NCCL_P2P_DISABLE",
+    "NCCL_SOCKET_IFNAME",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "TZ",
+)
+"""Variables that tune a trainer; any other could make it load foreign code beside its credentials."""
+
+
+class Resources(Section):
+    """CPU and memory of the trainer's container. GPUs are asked for by gpus."""
+
+    requests: dict[str, Quantity] | None = Field(
+        default=None, max_length=16, description="What is set aside for the container, by resource name."
+    )
+    limits: dict[str, Quantity] | None = Field(
+        default=None, max_length=16, description="The most the container may use, by resource name."
+    )
+
+
+class WorkspaceClaim(Section):
+    """A claim of its own for the run, made by the operator: a later attempt goes on where the last ended."""
+
+    size: StorageSize | None = Field(default=None, description="Size of the volume. Default: 20Gi.")
+    storage_class_name: ObjectName | None = Field(
+        default=None, description="Storage class of the volume. Default: the cluster's."
+    )
+
+
+class WorkspaceEmptyDir(Section):
+    """A folder of the node that is gone with the pod: a later attempt starts from zero."""
+
+    size_limit: StorageSize | None = Field(
+        default=None, description="The pod is evicted when the folder grows beyond this. Default: no limit."
+    )
+
+
+class Workspace(Section):
+    """Where the run keeps dataset, checkpoints and results. Default: a claim of 20Gi."""
+
+    persistent_volume_claim: WorkspaceClaim | None = None
+    empty_dir: WorkspaceEmptyDir | None = None
+
+    rules = (
+        Rule(
+            at_most_one_of("persistentVolumeClaim", "emptyDir"),
+            "spec.compute.workspace must have at most one of persistentVolumeClaim, emptyDir",
+        ),
+    )
+
+
+class Toleration(Section):
+    """A taint the pod may be scheduled onto; as in a pod."""
+
+    key: ShortText | None = Field(default=None, description="The taint's key; empty matches every key.")
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="Whether the value matters. Default: Equal."
+    )
+    value: ShortText | None = Field(default=None, description="The taint's value, with operator Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="The taint's effect; empty matches every effect."
+    )
+    toleration_seconds: int | None = Field(
+        default=None, ge=0, description="How long a NoExecute taint is tolerated; empty: for ever."
+    )
+
+
+class PullSecret(Section):
+    """A Secret with a registry's credentials, in the run's namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+
+
+_OUR_KEYS = "self.{0}.all(key, !key.startsWith('trainwright.dev/') && !key.contains('.trainwright.dev/'))"
+
+
+class Compute(Section):
+    """What the run's pod gets, and where it may run."""
+
+    built_in = {"gpus": 1, "gpuResource": "nvidia.com/gpu", "sharedMemory": "Auto"}  # noqa: RUF012
+
+    gpus: int | None = Field(default=None, ge=0, le=64, description="GPUs of the pod; 0 trains on the CPU.")
+    gpu_resource: (
+        Annotated[str, Field(min_length=3, max_length=128, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None
+    ) = Field(default=None, description="The resource name the GPUs are asked for by.")
+    resources: Resources | None = None
+    shared_memory: Annotated[str, Field(max_length=32, pattern=f"^Auto$|{QUANTITY}")] | None = Field(
+        default=None,
+        description="Size of /dev/shm, through which workers hand over images; it counts against the memory"
+        " limit. Auto computes it from workers, batch and image size.",
+    )
+    workspace: Workspace | None = None
+    node_selector: dict[str, LabelValue] | None = Field(
+        default=None, max_length=32, description="Labels a node must have."
+    )
+    tolerations: tuple[Toleration, ...] | None = Field(
+        default=None, max_length=32, description="Taints the pod may be scheduled onto."
+    )
+    affinity: OpaqueObject | None = Field(
+        default=None,
+        description="Affinity of the pod, as in a pod: nodeAffinity, podAffinity, podAntiAffinity.",
+    )
+    priority_class_name: ObjectName | None = Field(
+        default=None, description="PriorityClass of the pod. Default: the cluster's."
+    )
+    runtime_class_name: ObjectName | None = Field(
+        default=None, description="RuntimeClass of the pod. Default: the node's."
+    )
+    scheduler_name: ObjectName | None = Field(
+        default=None, description="The scheduler that places the pod. Default: the cluster's."
+    )
+    image_pull_secrets: tuple[PullSecret, ...] | None = Field(
+        default=None, max_length=16, description="Secrets with which the trainer's image is pulled."
+    )
+    environment: dict[str, ShortText] | None = Field(
+        default=None,
+        max_length=32,
+        description=f"Environment variables of the trainer. Allowed: {', '.join(ALLOWED_ENVIRONMENT)}.",
+    )
+    labels: dict[str, LabelValue] | None = Field(
+        default=None, max_length=32, description="Labels of the Job and its pod, beside the operator's."
+    )
+    annotations: dict[str, Annotated[str, Field(max_length=1024)]] | None = Field(
+        default=None, max_length=32, description="Annotations of the Job and its pod, beside the operator's."
+    )
+
+    rules = (
+        Rule(
+            "!has(self.environment) || self.environment.all(key, key in "
+            f"[{', '.join(repr(name) for name in ALLOWED_ENVIRONMENT)}])",
+            f"spec.compute.environment may only have {', '.join(ALLOWED_ENVIRONMENT)}",
+        ),
+        Rule(
+            "!has(self.labels) || " + _OUR_KEYS.format("labels"),
+            "spec.compute.labels must not have keys of trainwright.dev: they are the operator's",
+        ),
+        Rule(
+            "!has(self.annotations) || " + _OUR_KEYS.format("annotations"),
+            "spec.compute.annotations must not have keys of trainwright.dev: they are the operator's",
+        ),
+    )
+
+
+def _budget(description: str) -> int | None:
+    budget: int | None = Field(default=None, ge=-1, le=1000, description=description)
+    return budget
+
+
+class Retry(Section):
+    """How many more attempts a run gets, for each cause an attempt may fail of. -1 is no limit."""
+
+    built_in = {  # noqa: RUF012
+        "preemption": -1,
+        "infrastructure": 3,
+        "outOfMemory": 2,
+        "publishing": 5,
+        "unknown": 1,
+    }
+
+    preemption: int | None = _budget("Attempts after the pod was preempted, evicted or asked to stop.")
+    infrastructure: int | None = _budget("Attempts after a node, a volume or a network failed.")
+    out_of_memory: int | None = _budget("Attempts after the accelerator or the machine ran out of memory.")
+    publishing: int | None = _budget("Attempts to deliver the finished model; none of them trains again.")
+    unknown: int | None = _budget("Attempts after a failure nothing is known about.")

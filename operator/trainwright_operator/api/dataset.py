@@ -1,0 +1,185 @@
+"""`spec.dataset`: where the annotations are and how a dataset is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from trainwright import contract
+
+from trainwright_operator.api.references import ConfigMapKey
+from trainwright_operator.api.section import (
+    ObjectName,
+    RelativePath,
+    Rule,
+    Section,
+    at_most_one_of,
+    built_in_of,
+    one_of,
+)
+
+_INSIDE = r"!self.startsWith('/') && !self.split('/').exists(part, part == '..')"
+
+
+class ClaimSource(Section):
+    """A tree of images and labels on a volume. It is mounted read-only and never changed."""
+
+    claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, in the run's namespace.")
+    path: RelativePath | None = Field(
+        default=None,
+        description="Folder on the volume below which the directories are found; it may start with '/'."
+        " Default: the volume's root.",
+    )
+
+    rules = (
+        Rule(
+            "!has(self.path) || !self.path.split('/').exists(part, part == '..')",
+            "spec.dataset.source.persistentVolumeClaim.path must not contain '..'",
+        ),
+    )
+
+
+class SampleSource(Section):
+    """Generated shapes with labels, for demonstrations and smoke tests; nothing is read."""
+
+    built_in = built_in_of(contract.SampleSource)
+
+    images: int | None = Field(default=None, ge=10, le=100_000, description="How many images are generated.")
+    image_size: int | None = Field(
+        default=None, ge=32, le=2048, description="Width and height of the images, in pixels."
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="The same seed always gives the same images."
+    )
+
+
+class Source(Section):
+    """Where the annotations come from. Set exactly one of its fields."""
+
+    persistent_volume_claim: ClaimSource | None = None
+    sample: SampleSource | None = None
+
+    rules = (
+        Rule(
+            one_of("persistentVolumeClaim", "sample"),
+            "spec.dataset.source must have exactly one of persistentVolumeClaim, sample",
+        ),
+    )
+
+
+class Directories(Section):
+    """Folders below the source's path, each with images/ and labels/."""
+
+    built_in = built_in_of(contract.Directories)
+
+    data: RelativePath | None = Field(
+        default=None, description="Folder of the validated annotations: what is trained on."
+    )
+    seed: RelativePath | None = Field(
+        default=None,
+        description="Folder of the annotations nobody has validated yet; used only with includeSeed.",
+    )
+    deleted: RelativePath | None = Field(
+        default=None, description="Folder of the annotations that were taken out; never used."
+    )
+
+    rules = tuple(
+        Rule(
+            f"!has(self.{name}) || ({_INSIDE.replace('self', f'self.{name}')})",
+            f"spec.dataset.directories.{name} must be a folder below the source's path:"
+            " it must not start with '/' nor contain '..'",
+        )
+        for name in ("data", "seed", "deleted")
+    )
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=63)]
+
+
+class Classes(Section):
+    """The classes of the labels. Set at most one of its fields. Default: the source's classes.json."""
+
+    config_map_key_ref: ConfigMapKey | None = Field(
+        default=None,
+        description="The class map is a key of a ConfigMap: a JSON list of names,"
+        " or of objects with Id and Name.",
+    )
+    inline: tuple[ClassName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="The names of the classes: the first one is number 0 in the labels.",
+    )
+    from_source: RelativePath | None = Field(
+        default=None,
+        description="The class map is a file of the source: a JSON list of names, or of objects with Id and"
+        " Name. Default: classes.json.",
+    )
+
+    rules = (
+        Rule(
+            at_most_one_of("configMapKeyRef", "inline", "fromSource"),
+            "spec.dataset.classes must have at most one of configMapKeyRef, inline, fromSource",
+        ),
+        Rule(
+            f"!has(self.fromSource) || ({_INSIDE.replace('self', 'self.fromSource')})",
+            "spec.dataset.classes.fromSource must be a file below the source's path:"
+            " it must not start with '/' nor contain '..'",
+        ),
+    )
+
+
+class Split(Section):
+    """How the images are divided into training, validation and test. The three percentages sum to 100."""
+
+    built_in = built_in_of(contract.SplitSettings)
+
+    train: int | None = Field(default=None, ge=1, le=98, description="Percent of the images to train on.")
+    valid: int | None = Field(
+        default=None, ge=1, le=98, description="Percent of the images that choose the best epoch."
+    )
+    test: int | None = Field(
+        default=None,
+        ge=1,
+        le=98,
+        description="Percent of the images the finished model is measured on; nothing else sees them.",
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="The same seed divides the same images alike."
+    )
+    group_by: Literal["media", "image"] | None = Field(
+        default=None,
+        description="What never lies on both sides of a split: media keeps all frames of one medium together,"
+        " image divides them freely.",
+    )
+
+    rules = (
+        Rule(
+            "has(self.train) && has(self.valid) && has(self.test)"
+            " ? self.train + self.valid + self.test == 100"
+            " : (has(self.train) ? self.train : 1) + (has(self.valid) ? self.valid : 1)"
+            " + (has(self.test) ? self.test : 1) <= 100",
+            "spec.dataset.split: train + valid + test must be 100, each of them at least 1",
+        ),
+    )
+
+
+class Dataset(Section):
+    """What the model is trained on. The source is never changed; the run builds a dataset of its own."""
+
+    built_in = built_in_of(contract.DatasetSettings)
+
+    source: Source
+    directories: Directories | None = None
+    classes: Classes | None = None
+    include_seed: bool | None = Field(
+        default=None, description="Whether annotations that nobody has validated are trained on too."
+    )
+    split: Split | None = None
+    max_corrupt_percent: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="The run fails when more percent of the annotations than this are unreadable or"
+        " malformed; up to it they are left out and counted in status.dataset.quarantined.",
+    )

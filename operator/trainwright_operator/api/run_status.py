@@ -1,0 +1,144 @@
+"""`status` of a run: what the operator observed, and what the current pod reports of itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+from trainwright.contract import Cause, ImageCounts, Outcome, PartsReport, RunReport, Stage
+
+from trainwright_operator.api.section import Observed, ShortText, Text
+from trainwright_operator.names import Phase
+
+Digest = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Condition(Observed):
+    """One statement about the run, in the form all Kubernetes tools read."""
+
+    type: Annotated[str, Field(max_length=64)] = Field(description="What the statement is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="The run's metadata.generation the statement was made for."
+    )
+    last_transition_time: datetime = Field(description="When the status last changed.")
+    reason: Annotated[str, Field(max_length=128)] = Field(description="Why, in one word, for programs.")
+    message: Text = Field(default="", description="Why, in a sentence, for people.")
+
+
+class DatasetStatus(Observed):
+    """The dataset the model is trained on."""
+
+    digest: Digest = Field(description="Digest of the dataset: the same digest, the same images and labels.")
+    images: ImageCounts
+    quarantined: int = Field(
+        ge=0, description="Annotations left out because they are unreadable or malformed."
+    )
+    classes: int = Field(ge=0, description="How many classes the dataset has.")
+
+
+class ModelStatus(Observed):
+    """The model the run made."""
+
+    name: ShortText = Field(description="Name of the model.")
+    version: ShortText = Field(description="Version of the model; `trainwright fetch NAME@VERSION` gets it.")
+    digest: Digest = Field(description="Digest of the plain ONNX file.")
+    size: int = Field(ge=0, description="Size of the plain ONNX file, in bytes.")
+    parts: PartsReport | None = None
+
+
+class PlanReference(Observed):
+    """The resolved settings the run is carried out with."""
+
+    config_map: ShortText = Field(description="Name of the ConfigMap that holds them, under plan.json.")
+    digest: Digest = Field(description="Digest of the plan.")
+
+
+class Attempt(Observed):
+    """One attempt to carry out the run: one Job."""
+
+    number: int = Field(ge=1, description="Number of the attempt; the first is 1.")
+    job: ShortText = Field(description="Name of the Job.")
+    pod: ShortText | None = Field(default=None, description="Name of the Job's pod.")
+    node: ShortText | None = Field(default=None, description="Node the pod runs on.")
+    image: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="Image of the trainer, with its digest where the node reports it."
+    )
+    start_time: datetime | None = Field(default=None, description="When the Job was made.")
+    end_time: datetime | None = Field(default=None, description="When the attempt ended.")
+    outcome: Outcome | None = Field(default=None, description="How the attempt ended; empty while it runs.")
+    cause: Cause | None = Field(default=None, description="Why the attempt failed.")
+    exit_code: int | None = Field(default=None, description="Exit code of the trainer.")
+    resumed_from_epoch: int | None = Field(
+        default=None, ge=0, description="The epoch whose checkpoint the attempt went on from."
+    )
+    message: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="Why the attempt failed, in a sentence."
+    )
+
+
+class Failure(Observed):
+    """Why the last attempt failed, and what to do about it."""
+
+    stage: Stage | None = Field(default=None, description="The stage it failed in.")
+    cause: Cause = Field(description="What kind of failure it is; it decides about another attempt.")
+    exit_code: int | None = Field(default=None, description="Exit code of the trainer.")
+    message: Text = Field(description="What went wrong.")
+    hint: Annotated[str, Field(max_length=1024)] = Field(default="", description="What can be done about it.")
+    log_tail: Annotated[str, Field(max_length=4096)] = Field(
+        default="", description="The last lines of the trainer's log."
+    )
+
+
+class CurrentPod(Observed):
+    """The one pod that may write status.trainer; set after its Job and its run were checked."""
+
+    name: ShortText = Field(description="Name of the pod.")
+    uid: Annotated[str, Field(max_length=64)] = Field(description="Uid of the pod; its token carries it.")
+
+
+class TrainingRunStatus(Observed):
+    """What became of the run so far."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="The metadata.generation this status was computed for."
+    )
+    phase: Phase | None = Field(
+        default=None, description="The run's state in one word, for people; programs read the conditions."
+    )
+    stage: Stage | None = Field(default=None, description="The stage the run is in, or ended in.")
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = Field(
+        default=(),
+        description="Accepted, Admitted, DatasetReady, Trained, Verified, Published, Succeeded, Failed,"
+        " Suspended; and Ready, Reconciling, Stalled for tools that wait for any object.",
+    )
+    metrics: dict[str, float] = Field(
+        default={}, max_length=32, description="What the model reaches: mAP50, mAP50to95, precision, recall."
+    )
+    dataset: DatasetStatus | None = None
+    model: ModelStatus | None = None
+    plan: PlanReference | None = None
+    attempt: int | None = Field(default=None, ge=0, description="Number of the newest attempt.")
+    attempts: Annotated[
+        tuple[Attempt, ...], Field(max_length=10, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = Field(default=(), description="The ten newest attempts; the newest is the last.")
+    failure: Failure | None = None
+    current_pod: CurrentPod | None = None
+    retry_request: ShortText | None = Field(
+        default=None, description="The last spec.retryRequest that was granted an attempt."
+    )
+    start_time: datetime | None = Field(default=None, description="When the first attempt's Job was made.")
+    completion_time: datetime | None = Field(
+        default=None, description="When the run succeeded, failed or was cancelled."
+    )
+    trainer: RunReport | None = Field(
+        default=None,
+        description="What the current pod reports of itself. Only that pod can write it, and nothing else.",
+    )
