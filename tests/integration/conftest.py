@@ -1,0 +1,77 @@
+"""One control plane, and one node that runs pods as local processes, for all integration tests of a session.
+
+Nothing here starts before a test asks for it. The programs come from KUBEBUILDER_ASSETS or the cache; where
+they are missing the tests are skipped by name, and fail when CI=true.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+    from trainwright_devstack.binaries import Binaries
+    from trainwright_devstack.controlplane import ControlPlane
+
+
+def require(present: object, missing: str) -> None:
+    """Skip the test with what is missing; in CI nothing may be missing."""
+    if present:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Binaries:
+    """The programs of the control plane."""
+    from trainwright_devstack.binaries import find_binaries
+
+    found, problems = find_binaries()
+    require(found, f"needs a control plane: {'; '.join(problems)}")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def assets(binaries: Binaries) -> Path:
+    """The folder of these programs; it may hold kubectl, helm and versitygw too."""
+    return binaries.folder
+
+
+@pytest.fixture(scope="session")
+def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server with its controllers; `control_plane.kubeconfig` is an administrator's."""
+    from trainwright_devstack.controlplane import ControlPlane
+
+    with ControlPlane(tmp_path_factory.mktemp("control-plane"), binaries) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def kube(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
+    """The official client, as administrator."""
+    from trainwright_devstack.kubeconfig import connect
+
+    with connect(control_plane.kubeconfig) as api:
+        yield api
+
+
+@pytest.fixture
+def namespace(kube: client.ApiClient) -> Iterator[str]:
+    """The name of a fresh namespace, removed afterwards with all that is in it."""
+    from kubernetes import client
+
+    core = client.CoreV1Api(kube)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)
