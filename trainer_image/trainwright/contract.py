@@ -293,36 +293,38 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 class Progress(Contract):
     """How far the execution is: percent of the whole, and where it stands."""
 
-    percent: int = Field(ge=0, le=100)
-    stage: Stage
-    epoch: int | None = None
-    epochs: int | None = None
-    estimated_remaining_seconds: int | None = None
+    percent: int = Field(ge=0, le=100, description="Percent of the whole execution.")
+    stage: Stage = Field(description="The stage that is being carried out.")
+    epoch: int | None = Field(default=None, description="Epochs trained.")
+    epochs: int | None = Field(default=None, description="Epochs to train in all.")
+    estimated_remaining_seconds: int | None = Field(
+        default=None, description="Seconds until the end, as it looks now."
+    )
 
 
 class ImageCounts(Contract):
     """Images in each split."""
 
-    train: int
-    valid: int
-    test: int
+    train: int = Field(description="Images to train on.")
+    valid: int = Field(description="Images to choose the best epoch by.")
+    test: int = Field(description="Images to measure the finished model on.")
 
 
 class DatasetReport(Contract):
     """The dataset the model was trained on."""
 
-    digest: Digest
+    digest: Digest = Field(description="The same digest, the same images and labels.")
     images: ImageCounts
-    quarantined: int
-    classes: int
+    quarantined: int = Field(description="Annotations left out: unreadable or malformed.")
+    classes: int = Field(description="How many classes the labels have.")
 
 
 class PartReport(Contract):
     """One part of a sealed model, as it lies on its server."""
 
-    name: str
-    size: int
-    digest: Digest
+    name: str = Field(description="Name of the object on its server.")
+    size: int = Field(description="Size in bytes.")
+    digest: Digest = Field(description="Digest of the part's bytes.")
 
 
 class PartsReport(Contract):
@@ -335,44 +337,48 @@ class PartsReport(Contract):
 class ModelReport(Contract):
     """The model: `digest` is that of the plain ONNX file."""
 
-    name: str
-    version: str
-    digest: Digest
-    size: int
+    name: str = Field(description="Name of the model.")
+    version: str = Field(description="Version of the model.")
+    digest: Digest = Field(description="Digest of the plain ONNX file.")
+    size: int = Field(description="Size of the plain ONNX file, in bytes.")
     parts: PartsReport | None = None
 
 
 class PublishingReport(Contract):
     """What is about to be committed: the operator's fence sees it before the small part is uploaded."""
 
-    file_id: str
+    file_id: str = Field(description="The id that both parts of the sealed model carry.")
 
 
 class FailureReport(Contract):
     """Why the execution ended, in words a user can act on."""
 
-    stage: Stage | None = None
-    cause: Cause
-    exit_code: int
-    message: str
-    hint: str = ""
-    log_tail: str = ""
+    stage: Stage | None = Field(default=None, description="The stage it ended in.")
+    cause: Cause = Field(description="What kind of failure it is.")
+    exit_code: int = Field(description="The exit code the pod ends with.")
+    message: str = Field(description="What went wrong.")
+    hint: str = Field(default="", description="What can be done about it.")
+    log_tail: str = Field(default="", description="The last lines of the log.")
 
 
 class RunReport(Contract):
     """What one pod says of itself; at most `TERMINATION_MESSAGE_BYTES` of JSON."""
 
-    attempt: int = Field(ge=1)
-    sequence: int = Field(default=0, ge=0)
-    heartbeat_time: datetime
+    attempt: int = Field(ge=1, description="Number of the attempt that reports.")
+    sequence: int = Field(default=0, ge=0, description="Grows with every report of a pod.")
+    heartbeat_time: datetime = Field(description="When the report was made.")
     progress: Progress
     finished_stages: dict[Stage, float] = Field(default={}, description="Seconds each finished stage took.")
-    resumed_from_epoch: int | None = None
-    metrics: dict[str, float] = {}
+    resumed_from_epoch: int | None = Field(
+        default=None, description="The epoch whose checkpoint the execution went on from."
+    )
+    metrics: dict[str, float] = Field(
+        default={}, description="mAP50, mAP50to95, precision, recall: as last measured."
+    )
     dataset: DatasetReport | None = None
     model: ModelReport | None = None
     publishing: PublishingReport | None = None
-    outcome: Outcome | None = None
+    outcome: Outcome | None = Field(default=None, description="How it ended; empty while it runs.")
     failure: FailureReport | None = None
 
     def to_json(self) -> str:
