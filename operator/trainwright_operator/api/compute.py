@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,13 +10,13 @@ from trainwright_operator.api.section import (
     QUANTITY,
     LabelValue,
     ObjectName,
-    OpaqueObject,
     Quantity,
     Rule,
     Section,
     ShortText,
     StorageSize,
     at_most_one_of,
+    opaque_map,
 )
 
 ALLOWED_ENVIRONMENT = (
@@ -125,7 +125,7 @@ class Compute(Section):
     tolerations: tuple[Toleration, ...] | None = Field(
         default=None, max_length=32, description="Taints the pod may be scheduled onto."
     )
-    affinity: OpaqueObject | None = Field(
+    affinity: Annotated[dict[str, Any], opaque_map(3)] | None = Field(
         default=None,
         description="Affinity of the pod, as in a pod: nodeAffinity, podAffinity, podAntiAffinity.",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from trainwright import contract
 
+from trainwright import contract
 from trainwright_operator.api.references import ConfigMapKey
 from trainwright_operator.api.section import (
     ObjectName,

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
-from trainwright.contract import Cause, ImageCounts, Outcome, PartsReport, RunReport, Stage
 
+from trainwright.contract import Cause, ImageCounts, Outcome, PartsReport, RunReport, Stage
 from trainwright_operator.api.section import Observed, ShortText, Text
 from trainwright_operator.names import Phase
 

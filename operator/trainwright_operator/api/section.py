@@ -9,12 +9,13 @@ instead; the generator states them in words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
 from trainwright.contract import Contract
 
 
@@ -109,6 +110,11 @@ Quantity = Annotated[
     ),
 ]
 
-OpaqueObject = Annotated[
-    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-]
+# Values of any type are declared as those of a map: CEL compares the keys of a map, but overlooks a renamed
+# key in an object of unknown fields, and such a change would pass for none.
+_ANY_VALUES = {"type": "object", "additionalProperties": {"x-kubernetes-preserve-unknown-fields": True}}
+
+
+def opaque_map(entries: int) -> WithJsonSchema:
+    """Return the schema of a map whose values the operator checks, not the API server."""
+    return WithJsonSchema({**_ANY_VALUES, "maxProperties": entries})

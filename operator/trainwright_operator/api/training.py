@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
+
 from trainwright import contract
 from trainwright.contract import ArgumentValue
-
-from trainwright_operator.api.section import RelativePath, Section, built_in_of
+from trainwright_operator.api.section import RelativePath, Section, built_in_of, opaque_map
 
 Optimizer = Literal["auto", "SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"]
 
-Arguments = Annotated[
-    dict[str, ArgumentValue],
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True, "maxProperties": 64}),
-]
+Arguments = Annotated[dict[str, ArgumentValue], opaque_map(64)]
 
 
 def _image_size(description: str) -> Any:
