@@ -28,7 +28,9 @@ from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND
 Object = dict[str, Any]
 """One Kubernetes object as JSON."""
 
-TOKEN_SECONDS = 60  # a projected token is renewed by the kubelet long before it ends: read it again this often
+TOKEN_SECONDS = (
+    60  # a projected token is renewed by the kubelet long before it ends: read it again this often
+)
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 REQUESTS = 5  # of the same kind, where the API server asks to repeat it or could not be reached
 
@@ -110,9 +112,7 @@ class Login:
         """Log in as the pod's account; `folder` holds its token and ca.crt."""
         host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
         host = f"[{host}]" if ":" in host else host
-        return cls(
-            server=f"https://{host}:{port}", ca_path=folder / "ca.crt", token_file=folder / "token"
-        )
+        return cls(server=f"https://{host}:{port}", ca_path=folder / "ca.crt", token_file=folder / "token")
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> Self:
@@ -178,7 +178,7 @@ class Cluster:
         self._login = login
         self._session = session
         self._token: str | None = None
-        self._token_time = -TOKEN_SECONDS
+        self._token_time = float(-TOKEN_SECONDS)
         self.writes = 0
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:

@@ -69,6 +69,14 @@ class Phase(StrEnum):
     CANCELLED = "Cancelled"
 
 
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"  # by spec.suspend or spec.cancel
+
+
 class ConditionType(StrEnum):
     """Types of a run's conditions; Ready, Reconciling and Stalled are for kstatus."""
 
@@ -92,12 +100,15 @@ class Reason(StrEnum):
     NOT_REACHED = "NotReached"  # a later stage's condition before its stage
     VALID = "Valid"  # everything the run names exists
     MISSING = "Missing"  # something the run names does not exist, or not with this content
+    INVALID = "Invalid"  # the run can't be carried out as written
+    PLAN_LOST = "PlanLost"  # the run's plan is gone, and today's defaults would make another
     NAME_TAKEN = "NameTaken"  # an object of a child's name belongs to somebody else
     POLICY_MISSING = "PolicyMissing"  # the admission policy that fences trainers is not in the cluster
     CREATED = "Created"  # the attempt's Job exists
     SCHEDULED = "Scheduled"  # the attempt's pod has a node
     RUNNING = "Running"  # the attempt's pod runs
     DONE = "Done"  # the stage is finished
+    NOT_REQUESTED = "NotRequested"  # the run does not ask for this stage
     DRY_RUN = "DryRun"  # dryRun: validated and built the dataset, nothing else
     SUCCEEDED = "Succeeded"  # the model is published
     BUDGET_SPENT = "BudgetSpent"  # attempts failed for one cause more often than its budget allows

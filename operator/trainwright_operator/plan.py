@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from trainwright.training_arguments import check_arguments
 
 from trainwright.contract import RunPlan
-from trainwright.training_arguments import check_arguments
 from trainwright_operator.api import TrainingRunSpec
 
 Object = dict[str, Any]
@@ -85,18 +85,18 @@ def _argument_problems(spec: TrainingRunSpec) -> list[str]:
 
 
 def _delivery_problems(spec: TrainingRunSpec) -> list[str]:
-    if spec.dry_run:
-        return []
-    nowhere = "is not set, neither by the run nor by the operator's defaults"
+    """Delivery is asked for as a whole or not at all: half of it would end in a model nobody can fetch."""
     delivery = spec.delivery
-    sealing = delivery.sealing if delivery else None
+    if delivery is None or spec.dry_run:
+        return []
     needed = {
-        "spec.delivery.api.url": delivery and delivery.api and delivery.api.url,
-        "spec.delivery.api.credentials": delivery and delivery.api and delivery.api.credentials,
-        "spec.delivery.sealing.recipients": sealing and sealing.recipients,
-        "spec.delivery.sealing.signingKey": sealing and sealing.signing_key,
+        "spec.delivery.api.url": delivery.api and delivery.api.url,
+        "spec.delivery.api.credentials": delivery.api and delivery.api.credentials,
+        "spec.delivery.sealing.recipients": delivery.sealing and delivery.sealing.recipients,
+        "spec.delivery.sealing.signingKey": delivery.sealing and delivery.sealing.signing_key,
     }
-    return [f"{field} {nowhere}: set it" for field, value in needed.items() if not value]
+    nowhere = "is set neither by the run nor by the operator's defaults: set it"
+    return [f"{field} {nowhere}" for field, value in needed.items() if not value]
 
 
 def _dataset(section: Object, class_map: str | None, problems: list[str]) -> Object:
@@ -122,7 +122,11 @@ def parse_class_map(text: str, problems: list[str]) -> list[str]:
         return []
     if isinstance(items, list) and items and all(isinstance(item, str) for item in items):
         return list(items)
-    if isinstance(items, list) and items and all(isinstance(i, dict) and {"Id", "Name"} <= i.keys() for i in items):
+    if (
+        isinstance(items, list)
+        and items
+        and all(isinstance(i, dict) and {"Id", "Name"} <= i.keys() for i in items)
+    ):
         names = {int(item["Id"]): str(item["Name"]) for item in items}
         if sorted(names) == list(range(len(items))):
             return [names[index] for index in sorted(names)]

@@ -46,9 +46,7 @@ def required(spec: TrainingRunSpec) -> list[Reference]:
     classes = spec.dataset.classes and spec.dataset.classes.config_map_key_ref
     if classes:
         found.append(
-            Reference(
-                "spec.dataset.classes.configMapKeyRef", "ConfigMap", classes.name, None, (classes.key,)
-            )
+            Reference("spec.dataset.classes.configMapKeyRef", "ConfigMap", classes.name, None, (classes.key,))
         )
     return found if spec.dry_run else found + _delivery_references(spec)
 

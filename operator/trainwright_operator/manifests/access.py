@@ -15,7 +15,7 @@ Object = dict[str, Any]
 
 
 def trainer_access(namespace: str) -> tuple[Object, Object]:
-    """Return the account of a namespace's trainers and its binding; the admission policy narrows it further."""
+    """Return the account of a namespace's trainers and its binding; the admission policy narrows it."""
     metadata = {
         "name": TRAINER_ACCOUNT,
         "namespace": namespace,

@@ -1,11 +1,13 @@
 """One attempt of a run as a batch/v1 Job.
 
-Every path the trainer uses is an argument, so that the pod's specification tells all there is to know about it.
+Every path the trainer uses is an argument, so the pod's specification tells all there is to know.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from pydantic import BaseModel
 
 from trainwright.contract import RunPlan
 from trainwright_operator.api import Compute, TrainingRunSpec
@@ -113,7 +115,7 @@ def _container(
 
 
 def _resources(compute: Compute, plan: RunPlan) -> Object:
-    resources = dict(compute.resources or {})
+    resources = _plain(compute.resources) or {}
     if plan.gpus:
         gpu = {compute.gpu_resource or GPU_RESOURCE: str(plan.gpus)}
         resources["limits"] = {**resources.get("limits", {}), **gpu}
@@ -124,11 +126,20 @@ def _placement(compute: Compute) -> Object:
     """Return where the pod may run, as far as the run says so."""
     placement = {
         "nodeSelector": compute.node_selector,
-        "tolerations": compute.tolerations,
+        "tolerations": _plain(compute.tolerations),
         "affinity": compute.affinity,
         "priorityClassName": compute.priority_class_name,
         "runtimeClassName": compute.runtime_class_name,
         "schedulerName": compute.scheduler_name,
-        "imagePullSecrets": [{"name": name} for name in compute.image_pull_secrets or ()] or None,
+        "imagePullSecrets": _plain(compute.image_pull_secrets),
     }
     return {key: value for key, value in placement.items() if value}
+
+
+def _plain(value: object) -> Any:
+    """Return JSON for API models, alone or in a sequence."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -19,7 +19,7 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Mount:
-    """One volume of the pod, mounted at one path; `option` is the trainer's argument for it, if it has one."""
+    """One volume of the pod, mounted at one path; `option` is the trainer's argument for it, if any."""
 
     name: str
     path: str

@@ -1,0 +1,119 @@
+"""Finds out whether a run may be carried out, and with which plan."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainwright.contract import RunPlan
+from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.cluster import (
+    CLAIMS,
+    CONFIG_MAPS,
+    POLICIES,
+    POLICY_BINDINGS,
+    SECRETS,
+    Cluster,
+)
+from trainwright_operator.manifests.config import PLAN_KEY
+from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
+from trainwright_operator.plan import resolve_plan
+from trainwright_operator.references import Reference, find_problems, required
+from trainwright_operator.settings import OperatorSettings
+from trainwright_operator.status import Acceptance
+from trainwright_operator.store import controller_uid
+
+Object = dict[str, Any]
+
+LOOKED_UP = {"Secret": SECRETS, "ConfigMap": CONFIG_MAPS, "PersistentVolumeClaim": CLAIMS}
+
+UNFENCED = (
+    f"ValidatingAdmissionPolicy {FENCE_POLICY!r} or its binding is missing, so that a trainer could report for"
+    " another run: install the chart's policy, or set requireFence: false in the operator's settings"
+)
+PLAN_LOST = (
+    "the run's plan was deleted, and as the operator's defaults have changed another would be made now:"
+    " make a new run"
+)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The plan of a run that may be carried out, or all that is against it."""
+
+    acceptance: Acceptance
+    plan: RunPlan | None = None
+
+
+async def prepare(
+    cluster: Cluster, settings: OperatorSettings, run: Object, spec: TrainingRunSpec
+) -> Preparation:
+    """Look up all that the run names; a run that has a plan keeps it, whatever the defaults are by now."""
+    namespace = run["metadata"]["namespace"]
+    references = required(spec)
+    if not settings.secret_access:
+        references = [reference for reference in references if reference.kind != "Secret"]
+    found = await _look_up(cluster, references, namespace)
+    problems = find_problems(references, found, namespace)
+    if problems:
+        return _refuse(problems, Reason.MISSING)
+    if settings.require_fence and not await _is_fenced(cluster):
+        advice = "install the chart's policy, or set requireFence: false in the operator's settings"
+        return _refuse(
+            [f"ValidatingAdmissionPolicy {FENCE_POLICY!r} is missing: {advice}"], Reason.POLICY_MISSING
+        )
+    plan = await _kept_plan(cluster, run)
+    if plan is None:
+        resolution = resolve_plan(run, spec, _class_map(spec, found))
+        if resolution.plan is None:
+            return _refuse(list(resolution.problems), Reason.INVALID)
+        plan = resolution.plan
+    written = (run.get("status") or {}).get("plan", {}).get("digest", plan.digest)
+    if written != plan.digest:
+        return _refuse([PLAN_LOST], Reason.PLAN_LOST)
+    return Preparation(Acceptance(plan_digest=plan.digest), plan)
+
+
+def _refuse(problems: list[str], reason: Reason) -> Preparation:
+    return Preparation(Acceptance(tuple(problems), reason))
+
+
+async def _look_up(
+    cluster: Cluster, references: list[Reference], namespace: str
+) -> dict[tuple[str, str], Object | None]:
+    identities = sorted({reference.identity for reference in references})
+    answers = await asyncio.gather(
+        *(cluster.get(LOOKED_UP[kind], namespace, name) for kind, name in identities)
+    )
+    return dict(zip(identities, answers, strict=True))
+
+
+async def _is_fenced(cluster: Cluster) -> bool:
+    policy, binding = await asyncio.gather(
+        cluster.get(POLICIES, None, FENCE_POLICY), cluster.get(POLICY_BINDINGS, None, FENCE_POLICY)
+    )
+    return policy is not None and binding is not None
+
+
+async def _kept_plan(cluster: Cluster, run: Object) -> RunPlan | None:
+    """Return the plan an earlier attempt was carried out with; only this run's own ConfigMap is believed."""
+    metadata = run["metadata"]
+    config_map = await cluster.get(CONFIG_MAPS, metadata["namespace"], plan_name(metadata["name"]))
+    if config_map is None or controller_uid(config_map) != metadata["uid"]:
+        return None
+    try:
+        return RunPlan.model_validate_json(config_map["data"][PLAN_KEY])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _class_map(spec: TrainingRunSpec, found: dict[tuple[str, str], Object | None]) -> str | None:
+    key = spec.dataset.classes and spec.dataset.classes.config_map_key_ref
+    if not key:
+        return None
+    config_map = found[("ConfigMap", key.name)] or {}
+    text: str = config_map.get("data", {}).get(key.key, "")
+    return text

@@ -1,0 +1,227 @@
+"""Which attempts a run had, and why each ended. Pure: objects in, records out.
+
+An attempt is one Job. What is recorded of it in the run's status is only ever completed, never changed; what
+the status does not say yet is read from the Job, its pod and the pod's last report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from trainwright.contract import Cause, ExitCode, RunReport
+from trainwright_operator.names import (
+    ATTEMPT_LABEL,
+    RETRY_REQUEST_ANNOTATION,
+    TRAINER_CONTAINER,
+    AttemptOutcome,
+)
+from trainwright_operator.reports import Ending, read_ending
+from trainwright_operator.times import format_time
+
+Object = dict[str, Any]
+
+KEPT = 10
+"""So many attempts, the newest, are kept in a run's status."""
+
+EXIT_CAUSES: Mapping[int, Cause] = {
+    ExitCode.CONFIGURATION: Cause.CONFIGURATION,
+    ExitCode.DATA: Cause.DATA,
+    ExitCode.PUBLISHING: Cause.PUBLISHING,
+    ExitCode.INTERNAL: Cause.INTERNAL,
+    ExitCode.OUT_OF_MEMORY: Cause.OUT_OF_MEMORY,
+    ExitCode.TEMPORARY: Cause.INFRASTRUCTURE,
+    ExitCode.PREEMPTED: Cause.PREEMPTION,
+    ExitCode.SUPERSEDED: Cause.SUPERSEDED,
+    128 + 15: Cause.PREEMPTION,  # ended by SIGTERM before the trainer could answer it
+    128 + 9: Cause.INFRASTRUCTURE,  # killed from outside; the kernel's memory killer is told apart before
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt as the run's status records it; without `outcome` it goes on."""
+
+    number: int
+    job: str
+    start_time: str
+    retry_request: str = ""
+    pod: str = ""
+    node: str = ""
+    image: str = ""
+    end_time: str = ""
+    outcome: AttemptOutcome | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    resumed_from_epoch: int | None = None
+    message: str = ""
+
+    @classmethod
+    def from_status(cls, record: Object) -> Attempt:
+        """Return the attempt that a record of `status.attempts` describes."""
+        return cls(
+            number=record["number"],
+            job=record["job"],
+            start_time=record["startTime"],
+            retry_request=record.get("retryRequest", ""),
+            pod=record.get("pod", ""),
+            node=record.get("node", ""),
+            image=record.get("image", ""),
+            end_time=record.get("endTime", ""),
+            outcome=AttemptOutcome(record["outcome"]) if record.get("outcome") else None,
+            cause=Cause(record["cause"]) if record.get("cause") else None,
+            exit_code=record.get("exitCode"),
+            resumed_from_epoch=record.get("resumedFromEpoch"),
+            message=record.get("message", ""),
+        )
+
+    def to_status(self) -> Object:
+        """Return the record for `status.attempts`."""
+        record = {
+            "number": self.number,
+            "job": self.job,
+            "startTime": self.start_time,
+            "retryRequest": self.retry_request,
+            "pod": self.pod,
+            "node": self.node,
+            "image": self.image,
+            "endTime": self.end_time,
+            "outcome": self.outcome,
+            "cause": self.cause,
+            "exitCode": self.exit_code,
+            "resumedFromEpoch": self.resumed_from_epoch,
+            "message": self.message[:500],
+        }
+        return {key: value for key, value in record.items() if value not in (None, "")}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is there now: the run, its Jobs with their pods (oldest first), and the time."""
+
+    run: Object
+    jobs: Mapping[str, Object]
+    pods: Mapping[str, list[Object]]
+    now: datetime
+
+    @property
+    def status(self) -> Object:
+        """The run's status as it was last written."""
+        status: Object = self.run.get("status") or {}
+        return status
+
+    @property
+    def stop_wanted(self) -> bool:
+        """Whether nothing of this run may go on."""
+        return bool(self.run["spec"].get("suspend") or self.run["spec"].get("cancel"))
+
+    def pod(self, job: str) -> Object | None:
+        """Return the newest pod of a Job."""
+        pods = self.pods.get(job)
+        return pods[-1] if pods else None
+
+
+def read_history(observation: Observation) -> list[Attempt]:
+    """Return all attempts, oldest first: what the status records, completed by what is there now."""
+    attempts = {
+        attempt.number: attempt
+        for attempt in map(Attempt.from_status, observation.status.get("attempts", ()))
+    }
+    for name, job in observation.jobs.items():
+        number = int(job["metadata"]["labels"][ATTEMPT_LABEL])
+        started = Attempt(
+            number=number,
+            job=name,
+            start_time=job["metadata"]["creationTimestamp"],
+            retry_request=job["metadata"].get("annotations", {}).get(RETRY_REQUEST_ANNOTATION, ""),
+        )
+        attempts.setdefault(number, started)
+    return [_complete(attempts[number], observation) for number in sorted(attempts)]
+
+
+def _complete(attempt: Attempt, observation: Observation) -> Attempt:
+    if attempt.outcome is not None:
+        return attempt
+    job, pod = observation.jobs.get(attempt.job), observation.pod(attempt.job)
+    ending = read_ending(pod, _report(observation, attempt.number), TRAINER_CONTAINER)
+    attempt = replace(
+        attempt,
+        pod=ending.pod or attempt.pod,
+        node=ending.node or attempt.node,
+        image=ending.image or attempt.image,
+        resumed_from_epoch=ending.resumed_from_epoch
+        if ending.resumed_from_epoch is not None
+        else attempt.resumed_from_epoch,
+    )
+    if job is None:
+        return _end_without_job(attempt, ending, observation)
+    if condition := _condition(job, "Complete"):
+        return replace(
+            attempt,
+            outcome=AttemptOutcome.SUCCEEDED,
+            exit_code=0,
+            end_time=condition["lastTransitionTime"],
+        )
+    if condition := _condition(job, "Failed"):
+        return _fail(attempt, ending, observation, condition["lastTransitionTime"])
+    return attempt
+
+
+def _end_without_job(attempt: Attempt, ending: Ending, observation: Observation) -> Attempt:
+    """The Job is gone: a pod that finished its work before counts, else somebody took the Job away."""
+    end_time = format_time(observation.now)
+    if ending.finished:
+        return replace(attempt, outcome=AttemptOutcome.SUCCEEDED, exit_code=0, end_time=end_time)
+    if observation.stop_wanted:
+        return replace(attempt, outcome=AttemptOutcome.STOPPED, end_time=end_time)
+    message = f"the Job {attempt.job} was deleted"
+    return replace(
+        attempt,
+        outcome=AttemptOutcome.FAILED,
+        cause=Cause.INFRASTRUCTURE,
+        end_time=end_time,
+        message=message,
+    )
+
+
+def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: str) -> Attempt:
+    if observation.stop_wanted and (ending.exit_code in (None, ExitCode.PREEMPTED, 143, 137)):
+        return replace(attempt, outcome=AttemptOutcome.STOPPED, exit_code=ending.exit_code, end_time=end_time)
+    cause = classify(ending)
+    message = ending.failure.message if ending.failure else ending.message
+    return replace(
+        attempt,
+        outcome=AttemptOutcome.FAILED,
+        cause=cause,
+        exit_code=ending.exit_code,
+        end_time=end_time,
+        message=message or f"the pod ended without a word (exit code {ending.exit_code})",
+    )
+
+
+def classify(ending: Ending) -> Cause:
+    """Return why a pod ended without success; facts of the cluster count more than the pod's own word."""
+    if ending.disrupted:
+        return Cause.PREEMPTION
+    if ending.out_of_memory:
+        return Cause.OUT_OF_MEMORY
+    if ending.exit_code is None:
+        return ending.failure.cause if ending.failure else Cause.INFRASTRUCTURE
+    return EXIT_CAUSES.get(ending.exit_code, Cause.UNKNOWN)
+
+
+def _report(observation: Observation, number: int) -> RunReport | None:
+    from_status = observation.status.get("trainer")
+    if not from_status or from_status.get("attempt") != number:
+        return None
+    return RunReport.model_validate(from_status)
+
+
+def _condition(job: Object, type_: str) -> Object | None:
+    for condition in job.get("status", {}).get("conditions", ()):
+        if condition["type"] == type_ and condition["status"] == "True":
+            found: Object = condition
+            return found
+    return None

@@ -1,0 +1,77 @@
+"""Makes child objects: by POST, so that an object somebody else made is never adopted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainwright.contract import RunPlan
+from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.cluster import KINDS, AlreadyExistsError, Cluster
+from trainwright_operator.manifests import plan_config_map, trainer_access, workspace_claim
+from trainwright_operator.names import PLAN_DIGEST_ANNOTATION
+from trainwright_operator.store import controller_uid
+
+Object = dict[str, Any]
+
+
+class NameTakenError(Exception):
+    """An object of a child's name exists and is not this run's."""
+
+
+class OwnerGoneError(Exception):
+    """An object of a child's name is left from a run that is being deleted: wait until it is gone."""
+
+
+async def create_children(cluster: Cluster, run: Object, spec: TrainingRunSpec, plan: RunPlan) -> None:
+    """Make what all attempts share: the trainers' access, the plan, the workspace."""
+    for item in trainer_access(run["metadata"]["namespace"]):
+        await _create_shared(cluster, item)
+    await create_child(cluster, run, plan_config_map(run, plan))
+    claim = workspace_claim(run, spec, plan)
+    if claim is not None:
+        await create_child(cluster, run, claim)
+
+
+async def create_child(cluster: Cluster, run: Object, body: Object) -> Object:
+    """Make a child and return it; one that an earlier call made from the same plan is returned as it is."""
+    try:
+        return await cluster.create(body)
+    except AlreadyExistsError:
+        found = await _get_existing(cluster, body)
+    if controller_uid(found) != run["metadata"]["uid"]:
+        if found["metadata"].get("deletionTimestamp"):
+            raise OwnerGoneError(f"{_name(body)} of an earlier run is still being deleted")
+        raise NameTakenError(
+            f"{_name(body)} exists and is not this run's: delete it, or give the run another name"
+        )
+    wanted = body["metadata"]["annotations"][PLAN_DIGEST_ANNOTATION]
+    if found["metadata"].get("annotations", {}).get(PLAN_DIGEST_ANNOTATION) != wanted:
+        raise NameTakenError(
+            f"{_name(body)} was made from another plan than the run's: delete it, or make a new run"
+        )
+    return found
+
+
+async def _create_shared(cluster: Cluster, body: Object) -> None:
+    """Make an object that all runs of a namespace share; one that grants something else is not used."""
+    try:
+        await cluster.create(body)
+    except AlreadyExistsError:
+        found = await _get_existing(cluster, body)
+        for field in ("roleRef", "subjects"):
+            if found.get(field) != body.get(field):
+                raise NameTakenError(
+                    f"{_name(body)} exists with another {field}: delete it, and it is made as it must be"
+                ) from None
+
+
+async def _get_existing(cluster: Cluster, body: Object) -> Object:
+    metadata = body["metadata"]
+    found = await cluster.get(KINDS[body["kind"]], metadata["namespace"], metadata["name"])
+    if found is None:
+        raise OwnerGoneError(f"{_name(body)} was deleted just now")
+    return found
+
+
+def _name(body: Object) -> str:
+    return f"{body['kind']} {body['metadata']['name']!r}"

@@ -1,0 +1,76 @@
+"""kopf's part: its watches wake the queue, and nothing else.
+
+Only `on.event` handlers are used: any other kind writes annotations or finalizers on the user's objects.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import kopf
+
+from trainwright_operator.cluster import JOBS, PODS, RUNS, Kind, Login
+from trainwright_operator.names import GROUP, RUN_LABEL, RUN_PLURAL, VERSION
+from trainwright_operator.queue import WorkQueue
+from trainwright_operator.settings import OperatorSettings
+from trainwright_operator.store import Store
+
+
+class Watches:
+    """Keeps the store as the watches tell, wakes the queue, and knows when it last heard anything."""
+
+    def __init__(self, store: Store, queue: WorkQueue) -> None:
+        self._store = store
+        self._queue = queue
+        self.last_heard = time.monotonic()
+
+    def hear(self) -> None:
+        """Note that the API server was heard of."""
+        self.last_heard = time.monotonic()
+
+    def observe(self, kind: Kind, event: kopf.RawEvent) -> None:
+        """Take one event in; the key of its run is looked at next."""
+        self.hear()
+        item: dict[str, Any] = dict(event["object"])
+        remember = self._store.forget if event["type"] == "DELETED" else self._store.keep
+        key = remember(kind.kind, item)
+        if key is not None:
+            self._queue.add(key)
+
+
+def make_registry(watches: Watches, login: Login) -> kopf.OperatorRegistry:
+    """Return the handlers of one operator."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def _log_in(**_: Any) -> kopf.ConnectionInfo:
+        return login.connection_info()
+
+    @kopf.on.event(GROUP, VERSION, RUN_PLURAL, registry=registry)
+    def _run_changed(event: kopf.RawEvent, **_: Any) -> None:
+        watches.observe(RUNS, event)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry)
+    def _job_changed(event: kopf.RawEvent, **_: Any) -> None:
+        watches.observe(JOBS, event)
+
+    @kopf.on.event("", "v1", "pods", registry=registry)
+    def _pod_changed(event: kopf.RawEvent, **_: Any) -> None:
+        watches.observe(PODS, event)
+
+    return registry
+
+
+def make_kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
+    """Return kopf's settings: our children only, no peering, no events of its own."""
+    options = kopf.OperatorSettings()
+    options.posting.enabled = False
+    options.peering.standalone = True
+    options.scanning.disabled = True
+    options.networking.request_timeout = 30
+    options.watching.server_timeout = settings.relist_seconds
+    # A handler's own filter works on our side: without these every Pod of the cluster would be sent to us.
+    options.watching.label_selectors["", "v1", "pods"] = RUN_LABEL
+    options.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL
+    return options

@@ -1,0 +1,145 @@
+"""Brings one run to where it should be: read what is, decide, make what is missing, write one status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from trainwright_operator.acceptance import Preparation, prepare
+from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.attempts import Attempt, Observation, read_history
+from trainwright_operator.children import NameTakenError, create_child, create_children
+from trainwright_operator.cluster import JOBS, PODS, RUNS, Cluster
+from trainwright_operator.events import announce
+from trainwright_operator.manifests import attempt_job
+from trainwright_operator.names import RUN_LABEL, Reason, job_name
+from trainwright_operator.plan import merge_spec
+from trainwright_operator.queue import Key
+from trainwright_operator.retries import Action, Decision, decide
+from trainwright_operator.settings import OperatorSettings
+from trainwright_operator.status import Acceptance, Situation, compute_status, is_final
+from trainwright_operator.store import Store, controller_uid
+
+Object = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+RECHECK_SECONDS = 15  # nothing tells that a missing Secret was made: look again this often
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Reconciler:
+    """Reconciles runs, one call for one key; it remembers nothing between calls."""
+
+    cluster: Cluster
+    store: Store
+    settings: OperatorSettings
+    clock: Callable[[], datetime] = _now
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring the run to where it should be; returns when to look again if nothing happens before."""
+        run = self.store.run(key)
+        if run is None or run["metadata"].get("deletionTimestamp"):
+            return None
+        if is_final(run):
+            await self._acknowledge(run)
+            return None
+        spec = merge_spec(self.settings.defaults, run["spec"])
+        observation = await self._observe(run)
+        attempts = read_history(observation)
+        decision = decide(observation, attempts, _budgets(spec), self.settings.retry_backoff_seconds)
+        acceptance: Acceptance | None = None
+        if decision.action is Action.START:
+            acceptance, attempts = await self._start(run, spec, attempts, decision)
+        elif decision.action is Action.STOP:
+            await self._stop(observation, attempts[-1])
+        await self._write(Situation(observation, attempts, decision, acceptance))
+        if acceptance is not None and not acceptance.accepted:
+            return RECHECK_SECONDS
+        return decision.wait_seconds
+
+    async def _observe(self, run: Object) -> Observation:
+        """Return what is there; absence in the store is doubted where an attempt's fate hangs on it."""
+        jobs = {job["metadata"]["name"]: job for job in self.store.jobs(run)}
+        for record in (run.get("status") or {}).get("attempts", ()):
+            if "outcome" not in record and record["job"] not in jobs:
+                job = await self.cluster.get(JOBS, run["metadata"]["namespace"], record["job"])
+                if job and controller_uid(job) == run["metadata"]["uid"]:
+                    self.store.keep("Job", job)
+                    jobs[record["job"]] = job
+        pods = {name: self.store.pods(run, job) for name, job in jobs.items()}
+        return Observation(run, jobs, pods, self.clock())
+
+    async def _start(
+        self, run: Object, spec: TrainingRunSpec, attempts: list[Attempt], decision: Decision
+    ) -> tuple[Acceptance, list[Attempt]]:
+        """Make the next attempt's Job, and before it all that it needs; or say everything against it."""
+        preparation: Preparation = await prepare(self.cluster, self.settings, run, spec)
+        if preparation.plan is None:
+            return preparation.acceptance, attempts
+        plan = preparation.plan
+        try:
+            await create_children(self.cluster, run, spec, plan)
+            body = attempt_job(run, spec, plan, self.settings.trainer, decision.number)
+            job = await create_child(self.cluster, run, body)
+        except NameTakenError as error:
+            return Acceptance((str(error),), Reason.NAME_TAKEN), attempts
+        self.store.keep("Job", job)
+        attempt = Attempt(
+            number=decision.number,
+            job=job_name(run["metadata"]["name"], decision.number),
+            start_time=job["metadata"]["creationTimestamp"],
+            retry_request=run["spec"].get("retryRequest", ""),
+        )
+        return preparation.acceptance, [*attempts, attempt]
+
+    async def _stop(self, observation: Observation, attempt: Attempt) -> None:
+        job = observation.jobs.get(attempt.job)
+        if job and not job["metadata"].get("deletionTimestamp"):
+            metadata = job["metadata"]
+            await self.cluster.delete(JOBS, metadata["namespace"], metadata["name"], metadata["uid"])
+
+    async def _write(self, situation: Situation) -> None:
+        """Write the status if it says anything new."""
+        run = situation.observation.run
+        status = compute_status(situation)
+        before = {key: value for key, value in (run.get("status") or {}).items() if key != "trainer"}
+        if status == before:
+            return
+        written = await self.cluster.apply_status(run, status)
+        self.store.keep("TrainingRun", written)
+        await announce(self.cluster, run, before, status)
+
+    async def _acknowledge(self, run: Object) -> None:
+        """Tell that a finished run's newest edit was seen, though it changes nothing any more."""
+        generation, status = run["metadata"]["generation"], dict(run["status"])
+        if status.get("observedGeneration") == generation:
+            return
+        status.pop("trainer", None)
+        conditions = [{**c, "observedGeneration": generation} for c in status["conditions"]]
+        status |= {"observedGeneration": generation, "conditions": conditions}
+        self.store.keep("TrainingRun", await self.cluster.apply_status(run, status))
+
+    async def relist(self) -> set[Key]:
+        """Read everything anew; returns all keys it concerns. Covers watches that ended without a word."""
+        keys: set[Key] = set()
+        for kind, selector in ((RUNS, ""), (JOBS, RUN_LABEL), (PODS, RUN_LABEL)):
+            items: list[Object] = []
+            for namespace in self.settings.namespaces or (None,):
+                items += await self.cluster.list(kind, namespace, selector)
+            for item in items:  # members of a list do not name their kind
+                item.setdefault("kind", kind.kind)
+                item.setdefault("apiVersion", kind.api_version)
+            keys |= self.store.replace(kind.kind, items)
+        return keys
+
+
+def _budgets(spec: TrainingRunSpec) -> dict[str, int]:
+    return spec.retry.model_dump(by_alias=True, exclude_none=True) if spec.retry else {}

@@ -1,0 +1,104 @@
+"""What a pod's end tells: exit code, signals of the cluster, and the trainer's last report. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from trainwright.contract import FailureReport, Outcome, RunReport
+
+Object = dict[str, Any]
+
+LOG_TAIL_CHARACTERS = 1500
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How far a pod got; all fields are empty while nothing is known."""
+
+    pod: str = ""
+    node: str = ""
+    image: str = ""
+    exit_code: int | None = None
+    out_of_memory: bool = False
+    disrupted: bool = False
+    message: str = ""
+    log_tail: str = ""
+    report: RunReport | None = None
+
+    @property
+    def failure(self) -> FailureReport | None:
+        """What the trainer says of its failure."""
+        return self.report.failure if self.report else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trainer says that it did everything asked for."""
+        return self.report is not None and self.report.outcome in (Outcome.SUCCEEDED, Outcome.DRY_RUN)
+
+    @property
+    def resumed_from_epoch(self) -> int | None:
+        """The epoch the pod began at, if it did not begin at zero."""
+        return self.report.resumed_from_epoch if self.report else None
+
+
+def read_ending(pod: Object | None, live_report: RunReport | None, container: str) -> Ending:
+    """Return what is known of a pod: its last word if it had one, else its newest live report."""
+    if pod is None:
+        return Ending(report=live_report)
+    status = pod.get("status", {})
+    state = _container_status(status, container)
+    terminated = state.get("state", {}).get("terminated")
+    last_word = parse_report(terminated.get("message", "")) if terminated else None
+    log_tail = terminated.get("message", "") if terminated and last_word is None else ""
+    return Ending(
+        pod=pod["metadata"]["name"],
+        node=pod["spec"].get("nodeName", ""),
+        image=state.get("imageID") or state.get("image", ""),
+        exit_code=terminated["exitCode"] if terminated else None,
+        out_of_memory=bool(terminated and terminated.get("reason") == "OOMKilled"),
+        disrupted=_is_disrupted(status),
+        message=status.get("message", "") or (terminated or {}).get("reason", ""),
+        log_tail=log_tail[-LOG_TAIL_CHARACTERS:],
+        report=last_word or live_report,
+    )
+
+
+def parse_report(text: str) -> RunReport | None:
+    """Return the report in a termination message; one that ends in the log's tail holds none."""
+    if not text.startswith("{"):
+        return None
+    try:
+        return RunReport.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def describe_waiting(pod: Object, container: str) -> str:
+    """Return why a pod does not run yet, or nothing if there is no reason to tell."""
+    status = pod.get("status", {})
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"not scheduled: {condition.get('message') or condition.get('reason', '')}"
+    waiting = _container_status(status, container).get("state", {}).get("waiting")
+    if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+        return f"{waiting['reason']}: {waiting.get('message', '')}"
+    return ""
+
+
+def _container_status(status: Object, container: str) -> Object:
+    for candidate in status.get("containerStatuses", ()):
+        if candidate["name"] == container:
+            found: Object = candidate
+            return found
+    return {}
+
+
+def _is_disrupted(status: Object) -> bool:
+    if status.get("reason") in ("Evicted", "Preempting"):
+        return True
+    return any(
+        c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ())
+    )

@@ -1,0 +1,128 @@
+"""Whether a run gets another attempt. Pure: history in, decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from trainwright.contract import Cause, FailureReport
+from trainwright_operator.attempts import Attempt, Observation
+from trainwright_operator.names import AttemptOutcome
+from trainwright_operator.times import parse_time
+
+Object = dict[str, Any]
+
+LONGEST_BACKOFF = timedelta(minutes=6)
+
+BUDGETS: Mapping[Cause, int] = {
+    Cause.CONFIGURATION: 0,
+    Cause.DATA: 0,
+    Cause.OUT_OF_MEMORY: 2,
+    Cause.PREEMPTION: -1,
+    Cause.INFRASTRUCTURE: 3,
+    Cause.PUBLISHING: 5,
+    Cause.SUPERSEDED: 3,
+    Cause.INTERNAL: 1,
+    Cause.UNKNOWN: 1,
+}
+"""Built-in number of further attempts after one failed for this cause; -1 is no limit."""
+
+BUDGET_FIELDS: Mapping[Cause, str] = {
+    Cause.OUT_OF_MEMORY: "outOfMemory",
+    Cause.PREEMPTION: "preemption",
+    Cause.INFRASTRUCTURE: "infrastructure",
+    Cause.SUPERSEDED: "infrastructure",
+    Cause.PUBLISHING: "publishing",
+    Cause.INTERNAL: "unknown",
+    Cause.UNKNOWN: "unknown",
+}
+"""The member of `spec.retry` that sets a cause's budget."""
+
+
+class Action(StrEnum):
+    """What is to be done about a run's attempts."""
+
+    START = "Start"  # the next attempt, now
+    WAIT = "Wait"  # an attempt goes on, or the next one may not start yet
+    STOP = "Stop"  # the attempt that goes on must end
+    SUCCEED = "Succeed"  # all is done
+    FAIL = "Fail"  # no attempt is left
+    REST = "Rest"  # suspended or cancelled, and nothing goes on
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The action, the attempt it is about, and why."""
+
+    action: Action
+    number: int = 0
+    budget_spent: bool = False
+    wait_seconds: float | None = None
+
+
+def decide(
+    observation: Observation, attempts: list[Attempt], retry: Mapping[str, int], backoff_seconds: float
+) -> Decision:
+    """Return what to do next; `retry` is the effective `spec.retry`."""
+    last = attempts[-1] if attempts else None
+    if last and last.outcome is AttemptOutcome.SUCCEEDED:
+        return Decision(Action.SUCCEED, last.number)
+    if last and last.outcome is None:
+        return Decision(Action.STOP if observation.stop_wanted else Action.WAIT, last.number)
+    if observation.stop_wanted:
+        return Decision(Action.REST, last.number if last else 0)
+    if last is None or last.outcome is AttemptOutcome.STOPPED:
+        return Decision(Action.START, last.number + 1 if last else 1)
+    return _decide_retry(observation, attempts, last, retry, backoff_seconds)
+
+
+def _decide_retry(
+    observation: Observation,
+    attempts: list[Attempt],
+    last: Attempt,
+    retry: Mapping[str, int],
+    backoff_seconds: float,
+) -> Decision:
+    cause = last.cause or Cause.UNKNOWN
+    requested = observation.run["spec"].get("retryRequest", "")
+    if requested and requested != last.retry_request:
+        return Decision(Action.START, last.number + 1)
+    # A request grants one attempt more; it does not give a spent budget back.
+    budget = int(retry.get(BUDGET_FIELDS.get(cause, ""), BUDGETS[cause]))
+    failures = [attempt for attempt in attempts if attempt.cause is cause]
+    if 0 <= budget < len(failures):
+        return Decision(Action.FAIL, last.number, budget_spent=budget > 0)
+    if cause is Cause.PREEMPTION:
+        return Decision(Action.START, last.number + 1)
+    pause = min(timedelta(seconds=backoff_seconds) * 2 ** (len(failures) - 1), LONGEST_BACKOFF)
+    left = (parse_time(last.end_time) + pause - observation.now).total_seconds()
+    if left > 0:
+        return Decision(Action.WAIT, last.number, wait_seconds=left)
+    return Decision(Action.START, last.number + 1)
+
+
+def describe_failure(attempt: Attempt, failure: FailureReport | None) -> Object:
+    """Return `status.failure` of a run whose last attempt is this one."""
+    told = failure.model_dump(mode="json", by_alias=True, exclude_none=True) if failure else {}
+    body = {
+        **told,
+        "cause": attempt.cause or Cause.UNKNOWN,
+        "message": attempt.message,
+        "exitCode": attempt.exit_code,
+    }
+    body["hint"] = body.get("hint") or HINTS.get(Cause(body["cause"]), "")
+    return {key: value for key, value in body.items() if value not in (None, "")}
+
+
+HINTS: Mapping[Cause, str] = {
+    Cause.OUT_OF_MEMORY: (
+        "lower training.batchSize or training.imageSize, or raise compute.resources.limits.memory"
+    ),
+    Cause.INFRASTRUCTURE: (
+        "look at the events of the run's pods and nodes, then set spec.retryRequest to a new value"
+    ),
+    Cause.UNKNOWN: "look at the log tail and the pod's events, then set spec.retryRequest to a new value",
+}
