@@ -1,0 +1,30 @@
+{{/* The labels of every object of the chart. */}}
+{{- define "trainwright.labels" -}}
+{{ include "trainwright.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{/* The labels the operator's pod is found by. */}}
+{{- define "trainwright.selector" -}}
+app.kubernetes.io/name: trainwright
+app.kubernetes.io/component: operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The operator's image: by digest where one is given. */}}
+{{- define "trainwright.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* The operator's account, as the subject of a binding. */}}
+{{- define "trainwright.subject" -}}
+- kind: ServiceAccount
+  name: trainwright-operator
+  namespace: {{ .Release.Namespace }}
+{{- end }}
