@@ -75,6 +75,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each option of the comm
         log_config=None,
         access_log=False,
         server_header=False,
+        ws="none",
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
         proxy_headers=bool(trusted_proxy),

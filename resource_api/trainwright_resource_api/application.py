@@ -32,8 +32,9 @@ from starlette.requests import ClientDisconnect
 
 from trainwright_resource_api.accounts import LONGEST_PASSWORD, Account, Accounts, Role
 from trainwright_resource_api.cdn import CDN_FILE, Cdn
-from trainwright_resource_api.perimeter import AccessLog, ReadableRefusals, SecurityHeaders
+from trainwright_resource_api.perimeter import SECURITY_HEADERS, AccessLog, ReadableRefusals, SecurityHeaders
 from trainwright_resource_api.problems import ProblemError, bad_request, describe_validation
+from trainwright_resource_api.secret_files import SecretFileError
 from trainwright_resource_api.settings import Settings
 from trainwright_resource_api.storage import FileTooLargeError, OpenedFile, Storage, Upload
 from trainwright_resource_api.throttle import LoginThrottle
@@ -282,6 +283,17 @@ def _add_problem_answers(app: FastAPI) -> None:
             )
         )
 
+    @app.exception_handler(SecretFileError)
+    async def answer_unusable(_: Request, error: SecretFileError) -> JSONResponse:
+        LOG.error("a file of the server is unusable", extra={"fields": {"reason": str(error)}})
+        return answer(
+            ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "the server's accounts, keys or CDN file can't be used",
+                "its log names the file and what is wrong",
+            )
+        )
+
     @app.exception_handler(ClientDisconnect)
     async def answer_nobody(_: Request, __: ClientDisconnect) -> JSONResponse:
         return answer(bad_request("the connection was closed", "send the request again"))
@@ -305,5 +317,6 @@ def _add_problem_answers(app: FastAPI) -> None:
                 HTTPStatus.INTERNAL_SERVER_ERROR,
                 "the server failed",
                 "its log has the reason; try again later",
+                SECURITY_HEADERS,  # answered outside of the middleware
             )
         )

@@ -142,7 +142,7 @@ class Storage:
         place = self._root / check_name("folder", folder) / check_name("file name", name)
         try:
             content = place.open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         try:
             return OpenedFile(content, os.fstat(content.fileno()).st_size, self._digest(content))
@@ -160,7 +160,7 @@ class Storage:
         place = self._root / check_name("folder", folder) / check_name("file name", name)
         try:
             place.unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return False
         _sync_folder(place.parent)
         return True
@@ -182,7 +182,7 @@ class Storage:
 def _scan(place: Path, prefix: str, after: str) -> Iterator[StoredFile]:
     try:
         entries = os.scandir(place)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     with entries:
         for entry in entries:
