@@ -12,7 +12,7 @@ from trainwright.delivery.cdn import Cdn
 from trainwright.delivery.credentials import CDN_FILE, CdnCredentials, Role
 from trainwright.delivery.pointers import Pointer, name_pointer, split_big_name
 from trainwright.delivery.resource_api import ResourceApi
-from trainwright.errors import PublishingError
+from trainwright.errors import ConfigurationError, PublishingError
 from trainwright.sealing import Opened, PrivateKey, VerifyKey, inspect, open_sealed
 
 
@@ -70,7 +70,14 @@ def fetch(model: str, version: str | None, source: Source, keys: Keys, to: Path)
 
 def fetch_cdn_credentials(api: ResourceApi, folder: str, role: Role) -> CdnCredentials:
     """Ask the API for `cdn.yaml`; it stays in memory."""
-    return CdnCredentials.from_text(api.read_text(folder, CDN_FILE), role)
+    text = api.read_text(folder, CDN_FILE)
+    try:
+        return CdnCredentials.from_text(text, role)
+    except ConfigurationError as error:
+        raise PublishingError(
+            f"{error}, as {api.url} gives it to this account",
+            hint=f"give the account the {role}'s role there, or name a Secret with a {CDN_FILE} of its own",
+        ) from None
 
 
 def _read_pointer(model: str, version: str | None, source: Source) -> Pointer:
