@@ -31,8 +31,8 @@ Object = dict[str, Any]
 LOOKED_UP = {"Secret": SECRETS, "ConfigMap": CONFIG_MAPS, "PersistentVolumeClaim": CLAIMS}
 
 UNFENCED = (
-    f"ValidatingAdmissionPolicy {FENCE_POLICY!r} or its binding is missing, so that a trainer could report for"
-    " another run: install the chart's policy, or set requireFence: false in the operator's settings"
+    f"ValidatingAdmissionPolicy {FENCE_POLICY!r} or its binding is missing, and without it a pod could report"
+    " for another run: install the chart's policy, or set requireFence: false in the operator's settings"
 )
 PLAN_LOST = (
     "the run's plan was deleted, and as the operator's defaults have changed another would be made now:"

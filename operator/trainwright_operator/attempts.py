@@ -26,6 +26,9 @@ Object = dict[str, Any]
 KEPT = 10
 """So many attempts, the newest, are kept in a run's status."""
 
+MESSAGE_CHARACTERS = 200
+"""Of an attempt's message are kept so many in the status; the last one's is in `status.failure` in full."""
+
 EXIT_CAUSES: Mapping[int, Cause] = {
     ExitCode.CONFIGURATION: Cause.CONFIGURATION,
     ExitCode.DATA: Cause.DATA,
@@ -92,7 +95,7 @@ class Attempt:
             "cause": self.cause,
             "exitCode": self.exit_code,
             "resumedFromEpoch": self.resumed_from_epoch,
-            "message": self.message[:500],
+            "message": self.message[:MESSAGE_CHARACTERS],
         }
         return {key: value for key, value in record.items() if value not in (None, "")}
 

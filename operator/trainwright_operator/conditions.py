@@ -12,7 +12,8 @@ from trainwright_operator.times import format_time
 
 Object = dict[str, Any]
 
-MESSAGE_CHARACTERS = 2000
+MESSAGE_CHARACTERS = 1500
+"""A message is cut here: twelve conditions and ten attempts have to fit into 16 KiB with the report."""
 
 
 @dataclass(frozen=True)

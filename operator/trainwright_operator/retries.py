@@ -8,9 +8,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from trainwright.contract import Cause, FailureReport
+from trainwright.contract import Cause
 from trainwright_operator.attempts import Attempt, Observation
+from trainwright_operator.conditions import MESSAGE_CHARACTERS
 from trainwright_operator.names import AttemptOutcome
+from trainwright_operator.reports import Ending
 from trainwright_operator.times import parse_time
 
 Object = dict[str, Any]
@@ -104,13 +106,15 @@ def _decide_retry(
     return Decision(Action.START, last.number + 1)
 
 
-def describe_failure(attempt: Attempt, failure: FailureReport | None) -> Object:
-    """Return `status.failure` of a run whose last attempt is this one."""
+def describe_failure(attempt: Attempt, ending: Ending) -> Object:
+    """Return `status.failure` of a run whose last attempt is this one, and ended so."""
+    failure = ending.failure
     told = failure.model_dump(mode="json", by_alias=True, exclude_none=True) if failure else {}
     body = {
+        "logTail": ending.log_tail,
         **told,
         "cause": attempt.cause or Cause.UNKNOWN,
-        "message": attempt.message,
+        "message": attempt.message[:MESSAGE_CHARACTERS],
         "exitCode": attempt.exit_code,
     }
     body["hint"] = body.get("hint") or HINTS.get(Cause(body["cause"]), "")

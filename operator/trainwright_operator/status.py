@@ -17,7 +17,7 @@ from trainwright_operator.names import (
     Reason,
     plan_name,
 )
-from trainwright_operator.reports import describe_waiting, read_ending
+from trainwright_operator.reports import Ending, describe_waiting, read_ending
 from trainwright_operator.retries import Action, Decision, describe_failure
 from trainwright_operator.times import format_time, parse_time
 
@@ -72,7 +72,8 @@ def compute_status(situation: Situation) -> Object:
     """Return all of `status` that the operator owns."""
     observation, attempts = situation.observation, situation.attempts
     run, before = observation.run, observation.status
-    report = _newest_report(observation, attempts)
+    ending = _newest_ending(observation, attempts)
+    report = ending.report
     phase = compute_phase(situation)
     conditions = stamp(
         _conditions(situation, phase, report),
@@ -102,7 +103,7 @@ def compute_status(situation: Situation) -> Object:
     status["startTime"] = before.get("startTime") or status["startTime"]
     status |= _results(before, report)
     if phase is Phase.FAILED and last:
-        status["failure"] = describe_failure(last, report.failure if report else None)
+        status["failure"] = describe_failure(last, ending)
     return {key: value for key, value in status.items() if value is not None}
 
 
@@ -120,13 +121,12 @@ def compute_phase(situation: Situation) -> Phase:
     return Phase.RUNNING if pod and pod.get("status", {}).get("phase") == "Running" else Phase.PENDING
 
 
-def _newest_report(observation: Observation, attempts: Sequence[Attempt]) -> RunReport | None:
-    """Return the newest word of any pod: the last word of the newest pod, else what it reported live."""
+def _newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Ending:
+    """Return what the newest pod tells: its last word, else what it reported live."""
     live = observation.status.get("trainer")
     report = RunReport.model_validate(live) if live else None
-    if not attempts:
-        return report
-    return read_ending(observation.pod(attempts[-1].job), report, TRAINER_CONTAINER).report
+    pod = observation.pod(attempts[-1].job) if attempts else None
+    return read_ending(pod, report, TRAINER_CONTAINER)
 
 
 def _results(before: Object, report: RunReport | None) -> Object:
@@ -145,13 +145,13 @@ def _current_pod(observation: Observation, last: Attempt | None) -> Object | Non
 
 
 def _conditions(situation: Situation, phase: Phase, report: RunReport | None) -> list[Condition]:
-    accepted = _accepted(situation)
+    accepted, admitted = _accepted(situation), _admitted(situation)
     return [
         accepted,
-        _admitted(situation),
+        admitted,
         *_stage_conditions(situation, report),
         *_ends(situation, phase, report),
-        *_kstatus(situation, phase, accepted),
+        *_kstatus(situation, phase, accepted, admitted),
     ]
 
 
@@ -250,18 +250,20 @@ def _failed(situation: Situation, failed: bool, running: str) -> Condition:
     )
 
 
-def _kstatus(situation: Situation, phase: Phase, accepted: Condition) -> list[Condition]:
+def _kstatus(situation: Situation, phase: Phase, accepted: Condition, admitted: Condition) -> list[Condition]:
     """kstatus: a run is Ready when it is where it should be, Stalled when only a person can help."""
     created = situation.observation.run["metadata"]["creationTimestamp"]
     age = (situation.observation.now - parse_time(created)).total_seconds()
     refused = accepted.holds is False and phase is Phase.PENDING
     stalled = phase in (Phase.FAILED, Phase.CANCELLED) or (refused and age > situation.patience_seconds)
     ready = phase in (Phase.SUCCEEDED, Phase.SUSPENDED)
-    reason, message = _progress(situation, phase, accepted)
+    reason, message = _progress(situation, phase, accepted, admitted)
+    # Ready tells what goes on; the other two repeat it only when they hold: a status has to stay small.
+    reconciling = not ready and not stalled
     return [
         Condition(ConditionType.READY, ready, reason, message),
-        Condition(ConditionType.RECONCILING, not ready and not stalled, reason, message),
-        Condition(ConditionType.STALLED, stalled, reason, message),
+        Condition(ConditionType.RECONCILING, reconciling, reason, message if reconciling else ""),
+        Condition(ConditionType.STALLED, stalled, reason, message if stalled else ""),
     ]
 
 
@@ -274,7 +276,9 @@ RESTS = {
 """What is said of a run that is at rest."""
 
 
-def _progress(situation: Situation, phase: Phase, accepted: Condition) -> tuple[Reason, str]:
+def _progress(
+    situation: Situation, phase: Phase, accepted: Condition, admitted: Condition
+) -> tuple[Reason, str]:
     """Return what the run is doing now, and why, in a sentence."""
     if phase in RESTS:
         return RESTS[phase]
@@ -287,4 +291,4 @@ def _progress(situation: Situation, phase: Phase, accepted: Condition) -> tuple[
         return Reason.RETRYING, f"attempt {last.number} failed for cause {last.cause}: {last.message}"
     if phase is Phase.RUNNING and last:
         return Reason.RUNNING, f"attempt {last.number} runs in pod {last.pod}"
-    return Reason.CREATED, "waits for its pod to run"
+    return admitted.reason, admitted.message
