@@ -1,0 +1,132 @@
+"""Child objects: what a pod gets, and that it gets nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builders import RUN_UID, RunBuilder
+
+from trainwright_operator.manifests import attempt_job, plan_config_map, trainer_access, workspace_claim
+from trainwright_operator.plan import merge_spec, resolve_plan
+from trainwright_operator.settings import TrainerSettings
+
+Object = dict[str, Any]
+TRAINER = TrainerSettings(image="registry.example/trainer@sha256:" + "0" * 64)
+
+
+def make_job(run: Object, attempt: int = 1) -> Object:
+    spec = merge_spec({}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    return attempt_job(run, spec, plan, TRAINER, attempt)
+
+
+def pod_of(job: Object) -> Object:
+    pod: Object = job["spec"]["template"]["spec"]
+    return pod
+
+
+def test_a_job_is_one_pod_that_kubernetes_never_repeats() -> None:
+    spec = make_job(RunBuilder().build())["spec"]
+    assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_the_pod_passes_the_restricted_pod_security_level() -> None:
+    pod = pod_of(make_job(RunBuilder().delivering().build()))
+    container = pod["containers"][0]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    allowed = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+    assert {key for volume in pod["volumes"] for key in volume if key != "name"} <= allowed
+
+
+def test_everything_but_workspace_and_scratch_is_mounted_read_only() -> None:
+    source = {"persistentVolumeClaim": {"claimName": "annotations"}}
+    pod = pod_of(make_job(RunBuilder().spec(dataset={"source": source}).delivering().build()))
+    mounts = pod["containers"][0]["volumeMounts"]
+    writable = {mount["name"] for mount in mounts if not mount.get("readOnly")}
+    assert writable == {"workspace", "temporary", "shared-memory"}
+
+
+def test_every_mount_with_an_option_is_an_argument_below_its_mount_path() -> None:
+    container = pod_of(make_job(RunBuilder().delivering().build()))["containers"][0]
+    arguments = dict(zip(container["args"][1::2], container["args"][2::2], strict=True))
+    paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for option in ("--plan", "--workspace", "--service-account", "--recipients", "--signing-key"):
+        assert any(arguments[option] == path or arguments[option].startswith(path + "/") for path in paths)
+
+
+def test_the_token_ends_soon_and_is_not_the_default_one() -> None:
+    pod = pod_of(make_job(RunBuilder().build()))
+    account = next(volume for volume in pod["volumes"] if volume["name"] == "account")
+    assert pod["automountServiceAccountToken"] is False
+    token = account["projected"]["sources"][0]["serviceAccountToken"]
+    assert token == {"path": "token", "expirationSeconds": 600}  # no audience: the API server wants its own
+
+
+def test_gpus_are_asked_for_by_name_only_if_there_are_any() -> None:
+    limits = pod_of(make_job(RunBuilder().spec(compute={"gpus": 2}).build()))["containers"][0]["resources"]
+    assert limits == {"limits": {"nvidia.com/gpu": "2"}}
+    assert (
+        pod_of(make_job(RunBuilder().spec(compute={"gpus": 0}).build()))["containers"][0]["resources"] == {}
+    )
+
+
+def test_shared_memory_grows_with_workers_batch_and_image_size() -> None:
+    training = {"workers": 8, "batchSize": 16, "imageSize": 640}
+    volumes = pod_of(make_job(RunBuilder().spec(training=training).build()))["volumes"]
+    shared = next(volume for volume in volumes if volume["name"] == "shared-memory")
+    batch_bytes = 16 * 640 * 640 * 3
+    assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": f"{64 + 4 * 8 * batch_bytes // 2**20}Mi"}
+
+
+def test_a_runs_labels_and_placement_reach_the_pod_but_cannot_replace_ours() -> None:
+    compute = {
+        "labels": {"team": "vision"},
+        "nodeSelector": {"gpu": "a100"},
+        "imagePullSecrets": [{"name": "pull"}],
+    }
+    template = make_job(RunBuilder().spec(compute=compute).build())["spec"]["template"]
+    assert template["metadata"]["labels"]["team"] == "vision"
+    assert template["metadata"]["labels"]["trainwright.dev/run"] == "parts-1"
+    assert template["spec"]["nodeSelector"] == {"gpu": "a100"}
+    assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+
+
+def test_children_go_with_their_run_and_never_hold_up_its_deletion() -> None:
+    run = RunBuilder().build()
+    spec = merge_spec({}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    children = [plan_config_map(run, plan), workspace_claim(run, spec, plan), make_job(run)]
+    for child in children:
+        assert child is not None
+        owner = child["metadata"]["ownerReferences"][0]
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (RUN_UID, True, False)
+        assert "finalizers" not in child["metadata"]
+    assert plan_config_map(run, plan)["immutable"] is True
+
+
+def test_a_run_with_an_empty_dir_has_no_claim() -> None:
+    run = RunBuilder().spec(compute={"workspace": {"emptyDir": {"sizeLimit": "1Gi"}}}).build()
+    spec = merge_spec({}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    assert workspace_claim(run, spec, plan) is None
+    workspace = next(v for v in pod_of(make_job(run))["volumes"] if v["name"] == "workspace")
+    assert workspace["emptyDir"] == {"sizeLimit": "1Gi"}
+
+
+def test_the_trainers_account_is_bound_to_its_own_role_only() -> None:
+    account, binding = trainer_access("ml")
+    assert account["automountServiceAccountToken"] is False
+    assert binding["roleRef"]["name"] == "trainwright-trainer"
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "trainwright-trainer", "namespace": "ml"}
+    ]

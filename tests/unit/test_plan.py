@@ -1,0 +1,124 @@
+"""From a run to its plan: defaults, overrides, and everything that can be wrong."""
+
+from __future__ import annotations
+
+import pytest
+from builders import RunBuilder
+
+from trainwright_operator.plan import merge_spec, model_version, parse_class_map, resolve_plan
+from trainwright_operator.references import find_problems, required
+
+
+def test_a_runs_own_fields_win_over_the_defaults_section_by_section() -> None:
+    run = RunBuilder().spec(training={"epochs": 3}).build()
+    spec = merge_spec({"training": {"epochs": 50, "batchSize": 4}, "gate": {"minimum": 0.5}}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    assert (plan.training.epochs, plan.training.batch_size, plan.gate.minimum) == (3, 4, 0.5)
+    assert plan.training.image_size == 1280  # built in
+
+
+def test_a_runs_source_replaces_another_kind_of_source_in_the_defaults() -> None:
+    defaults = {"dataset": {"source": {"persistentVolumeClaim": {"claimName": "shared"}}}}
+    spec = merge_spec(defaults, RunBuilder().build()["spec"])
+    assert spec.dataset.source.persistent_volume_claim is None
+
+
+def test_every_attempt_makes_the_same_version() -> None:
+    assert model_version(RunBuilder().build()) == "2026-01-02-4f2a4f2a"
+
+
+def test_the_same_run_always_has_the_same_plan_digest() -> None:
+    run = RunBuilder().delivering().build()
+    digests = {resolve_plan(run, merge_spec({}, run["spec"]), None).plan.digest for _ in range(3)}  # type: ignore[union-attr]
+    assert len(digests) == 1
+
+
+def test_no_name_of_a_secret_gets_into_the_plan() -> None:
+    run = RunBuilder().delivering().build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    assert "publisher" not in plan.to_json()
+    assert "signing" not in plan.to_json()
+
+
+def test_a_claims_path_becomes_a_folder_below_the_data_mount() -> None:
+    source = {"persistentVolumeClaim": {"claimName": "annotations", "path": "/2026/parts/"}}
+    run = RunBuilder().spec(dataset={"source": source}).build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    assert plan.dataset.source.folder is not None
+    assert plan.dataset.source.folder.path == "2026/parts"
+
+
+def test_all_that_is_wrong_is_listed_at_once() -> None:
+    run = RunBuilder().spec(training={"arguments": {"lrf0": 0.1, "project": "x"}}, delivery={}).build()
+    resolution = resolve_plan(run, merge_spec({}, run["spec"]), None)
+    text = "\n".join(resolution.problems)
+    assert resolution.plan is None
+    for fragment in ("lrf0", "project", "delivery.api.url", "delivery.api.credentials", "signingKey"):
+        assert fragment in text
+
+
+def test_a_run_without_delivery_ends_when_the_model_is_verified() -> None:
+    run = RunBuilder().build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    assert plan.stages[-1] == "Verification"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('["bolt", "nut"]', ["bolt", "nut"]),
+        ('[{"Id": 1, "Name": "nut"}, {"Id": 0, "Name": "bolt"}]', ["bolt", "nut"]),
+        ("- bolt\n- nut\n", ["bolt", "nut"]),
+    ],
+)
+def test_class_maps_are_read_in_their_usual_forms(text: str, names: list[str]) -> None:
+    problems: list[str] = []
+    assert parse_class_map(text, problems) == names
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1, 2]", '[{"Id": 0, "Name": "a"}, {"Id": 2, "Name": "b"}]', "[: :"]
+)
+def test_a_bad_class_map_is_a_problem_that_names_its_field(text: str) -> None:
+    problems: list[str] = []
+    assert parse_class_map(text, problems) == []
+    assert "spec.dataset.classes.configMapKeyRef" in problems[0]
+
+
+def test_every_missing_object_is_named_with_what_it_needs() -> None:
+    source = {"persistentVolumeClaim": {"claimName": "annotations"}}
+    run = RunBuilder().spec(dataset={"source": source}).delivering().build()
+    references = required(merge_spec({}, run["spec"]))
+    text = "\n".join(find_problems(references, dict.fromkeys(r.identity for r in references), "ml"))
+    for fragment in (
+        "PersistentVolumeClaim 'annotations' does not exist in namespace 'ml'",
+        "Secret 'publisher' does not exist",
+        "AZAION_API_EMAIL, AZAION_API_PASSWORD",
+        "cdn.yaml",
+        "publisher.key",
+        "ConfigMap 'recipients'",
+        "trainwright.dev/use=delivery",
+        "trainwright.dev/use=recipients",
+    ):
+        assert fragment in text
+
+
+def test_a_secret_without_the_label_may_not_be_used() -> None:
+    run = RunBuilder().delivering().build()
+    references = [r for r in required(merge_spec({}, run["spec"])) if r.name == "signing"]
+    secret = {"metadata": {"labels": {}}, "data": {"publisher.key": "eA=="}}
+    problems = find_problems(references, {("Secret", "signing"): secret}, "ml")
+    assert problems == [
+        "spec.delivery.sealing.signingKey.secretName: Secret 'signing' lacks"
+        " the label trainwright.dev/use=delivery"
+    ]
+
+
+def test_a_dry_run_needs_nothing_to_deliver_with() -> None:
+    run = RunBuilder().spec(dryRun=True).delivering().build()
+    assert required(merge_spec({}, run["spec"])) == []
