@@ -23,7 +23,8 @@ class Api(Section):
     )
     credentials: SecretReference | None = Field(
         default=None,
-        description="The Secret with the account: keys AZAION_API_EMAIL and AZAION_API_PASSWORD.",
+        description="The Secret with the account: keys AZAION_API_EMAIL and AZAION_API_PASSWORD, and ca.crt"
+        " where the server's certificate is not publicly trusted.",
     )
 
     rules = (
@@ -40,22 +41,24 @@ class Cdn(Section):
 
     credentials: SecretReference | None = Field(
         default=None,
-        description="The Secret with the key cdn.yaml: host, region and the upload pair of keys.",
+        description="The Secret with the key cdn.yaml: host, region, uploader_access_key and"
+        " uploader_access_secret; and ca.crt where the server's certificate is not publicly trusted."
+        " Default: cdn.yaml is fetched from the API.",
     )
 
 
 class Recipients(Section):
-    """Who can open the model: public keys, one per line. Set exactly one of its fields."""
+    """Who can open the model: public keys. Set exactly one of its fields."""
 
     secret_name: ObjectName | None = Field(
         default=None,
-        description="Name of a Secret with the key recipients; it needs the label"
+        description="Name of a Secret with one public key per entry, named by its key id; it needs the label"
         " trainwright.dev/use: recipients.",
     )
     config_map_name: ObjectName | None = Field(
         default=None,
-        description="Name of a ConfigMap with the key recipients; it needs the label"
-        " trainwright.dev/use: recipients.",
+        description="Name of a ConfigMap with one public key per entry, named by its key id; it needs the"
+        " label trainwright.dev/use: recipients.",
     )
 
     rules = (
@@ -86,7 +89,7 @@ class Sealing(Section):
     recipients: Recipients | None = None
     signing_key: SecretReference | None = Field(
         default=None,
-        description="The Secret with the publisher's Ed25519 private key under the key signing.key."
+        description="The Secret with the publisher's Ed25519 private key under the key publisher.key."
         " Readers pin its public half.",
     )
     small_part: SmallPart | None = None

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainwright.contract import Cause, ImageCounts, Outcome, PartsReport, RunReport, Stage
+from trainwright.contract import Cause, ImageCounts, PartsReport, RunReport, Stage
 from trainwright_operator.api.section import Observed, ShortText, Text
-from trainwright_operator.names import Phase
+from trainwright_operator.names import AttemptOutcome, Phase
 
 Digest = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -67,7 +67,9 @@ class Attempt(Observed):
     )
     start_time: datetime | None = Field(default=None, description="When the Job was made.")
     end_time: datetime | None = Field(default=None, description="When the attempt ended.")
-    outcome: Outcome | None = Field(default=None, description="How the attempt ended; empty while it runs.")
+    outcome: AttemptOutcome | None = Field(
+        default=None, description="How the attempt ended; empty while it runs."
+    )
     cause: Cause | None = Field(default=None, description="Why the attempt failed.")
     exit_code: int | None = Field(default=None, description="Exit code of the trainer.")
     resumed_from_epoch: int | None = Field(
