@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from trainwright_devstack.binaries import Binaries
     from trainwright_devstack.controlplane import ControlPlane
+    from trainwright_devstack.processnode import ProcessNode
 
 
 def require(present: object, missing: str) -> None:
@@ -54,6 +55,18 @@ def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
 
     with ControlPlane(tmp_path_factory.mktemp("control-plane"), binaries) as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def process_node(
+    control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessNode]:
+    """A ready node that runs pods as processes of this machine, and serves `kubectl logs`."""
+    from trainwright_devstack.processnode import ProcessNode
+
+    folder = tmp_path_factory.mktemp("node")
+    with ProcessNode(folder, control_plane.kubeconfig, authority=control_plane.authority) as node:
+        yield node
 
 
 @pytest.fixture(scope="session")
