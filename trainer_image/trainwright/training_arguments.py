@@ -1,0 +1,57 @@
+"""Which Ultralytics settings `training.arguments` may hold: a table generated from the pinned version.
+
+The operator checks a run against it without having Ultralytics; `python -m
+trainwright_trainer.argument_table` writes the table beside this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from trainwright.contract import ArgumentValue
+
+TABLE = "training_arguments.json"
+
+
+def check_arguments(arguments: Mapping[str, ArgumentValue]) -> list[str]:
+    """Return a sentence for every argument that is unknown, refused or of the wrong type."""
+    return [problem for name, value in arguments.items() if (problem := _problem_of(name, value))]
+
+
+def _problem_of(name: str, value: ArgumentValue) -> str | None:
+    table = _load_table()
+    if name in table["refused"]:
+        return f"{name} can't be set here: {table['refused'][name]}"
+    if name not in table["arguments"]:
+        nearest = difflib.get_close_matches(name, table["arguments"], n=1)
+        return f"{name} is not known" + (f", did you mean {nearest[0]}?" if nearest else "")
+    types = table["arguments"][name]
+    if not any(_is_of_type(value, wanted) for wanted in types):
+        return f"{name} is {value!r}, not a {' or '.join(types)}"
+    return None
+
+
+def _is_of_type(value: ArgumentValue, wanted: str) -> bool:
+    if isinstance(value, bool):
+        return wanted == "boolean"
+    match wanted:
+        case "integer":
+            return isinstance(value, int)
+        case "number":
+            return isinstance(value, int | float)
+        case "string":
+            return isinstance(value, str)
+        case _:
+            return False
+
+
+@cache
+def _load_table() -> dict[str, Any]:
+    text = files("trainwright").joinpath(TABLE).read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table

@@ -1,0 +1,1 @@
+"""Annotations before they are a dataset: where they come from, which are good, and how they are split."""

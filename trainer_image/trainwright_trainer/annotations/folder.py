@@ -1,0 +1,113 @@
+"""A tree of annotations on a volume: `data/images`, `data/labels` and a class map. Only ever read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainwright.contract import DatasetSettings
+from trainwright.errors import ConfigurationError, DataError
+from trainwright_trainer.annotations.items import (
+    IMAGE_SUFFIXES,
+    Item,
+    UnfitError,
+    check_image,
+    check_label,
+    media_of,
+)
+
+_MAX_LABEL_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A name below a tree, with the image and label files found for it; either may be missing."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+    def read(self, root: Path, class_ids: frozenset[int]) -> Item:
+        """Return the checked item, or raise `UnfitError`."""
+        if not self.images:
+            raise UnfitError("image is missing")
+        if len(self.images) > 1:
+            raise UnfitError("several images share the name: " + ", ".join(path.name for path in self.images))
+        if self.label is None:
+            raise UnfitError("label is missing")
+        return Item(
+            name=self.name,
+            suffix=self.images[0].suffix.lower(),
+            media=media_of(self.name),
+            image=check_image(_read_inside(root, self.images[0])),
+            label=check_label(_decode(_read_inside(root, self.label, _MAX_LABEL_BYTES)), class_ids),
+        )
+
+
+def find_root(path: str, data: Path | None) -> Path:
+    """Return the folder of a source; it must exist below the data folder of the execution."""
+    if data is None:
+        raise ConfigurationError(
+            "dataset.source.folder needs a data folder",
+            hint="Name it: --data DIR, or Places(data=...).",
+        )
+    root = (data / path.lstrip("/")).resolve()
+    if not root.is_relative_to(data.resolve()):
+        raise ConfigurationError(f"dataset.source.folder.path {path!r} leads out of the data folder")
+    if not root.is_dir():
+        raise DataError(
+            f"dataset.source.folder.path {path!r}: there is no such folder below the data folder",
+            hint="Check the path of the source, and that the volume holds the annotations.",
+        )
+    return root
+
+
+def find_candidates(root: Path, settings: DatasetSettings) -> list[Candidate]:
+    """Return all names of the wanted trees in order; of two annotations the validated one counts."""
+    trees = [settings.directories.data, *([settings.directories.seed] if settings.include_seed else [])]
+    found: dict[str, Candidate] = {}
+    for tree in reversed(trees):
+        found.update({candidate.name: candidate for candidate in _walk_tree(root / tree)})
+    if not any(candidate.images for candidate in found.values()):
+        looked_at = ", ".join(f"{tree}/images" for tree in trees)
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(
+            f"no images found in {looked_at}",
+            hint=f"Images ({suffixes}) belong in images/, their labels in labels/ beside it.",
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def _walk_tree(tree: Path) -> Iterator[Candidate]:
+    images: dict[str, list[Path]] = {}
+    for path in _list_files(tree / "images"):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            images.setdefault(path.stem, []).append(path)
+    labels = {path.stem: path for path in _list_files(tree / "labels") if path.suffix == ".txt"}
+    for name in images.keys() | labels.keys():
+        yield Candidate(name, tuple(sorted(images.get(name, ()))), labels.get(name))
+
+
+def _list_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _read_inside(root: Path, path: Path, limit: int | None = None) -> bytes:
+    """Read a file of the source; a link out of it could show us what the annotations' owner may not read."""
+    if not path.resolve().is_relative_to(root):
+        raise UnfitError(f"{path.name} is a link out of the source")
+    if not path.is_file():
+        raise UnfitError(f"{path.name} is not a file")
+    if limit is not None and path.stat().st_size > limit:
+        raise UnfitError(f"{path.name} is larger than {limit} bytes")
+    return path.read_bytes()
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnfitError("label is not a text file") from error

@@ -1,0 +1,60 @@
+"""Files that are whole or absent: digests, and writes that survive a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return `sha256:` and the hex digest."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Return `sha256:` and the hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash it has either its former or its new content."""
+    partial = _partial_of(path)
+    partial.write_bytes(data)
+    _commit(partial, path)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a file so that the target is never seen half written."""
+    partial = _partial_of(target)
+    shutil.copyfile(source, partial)
+    _commit(partial, target)
+
+
+def commit_folder(partial: Path, final: Path) -> None:
+    """Put a finished folder in the place of whatever was there before."""
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _sync(final.parent)
+
+
+def _partial_of(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".partial")
+
+
+def _commit(partial: Path, path: Path) -> None:
+    _sync(partial)
+    partial.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

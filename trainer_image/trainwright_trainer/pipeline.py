@@ -1,0 +1,262 @@
+"""Joins the steps for one immutable plan; knows no Kubernetes, and is the same on a laptop and in a pod."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Generic, TypeVar
+
+from trainwright.artifacts import (
+    Dataset,
+    Evaluation,
+    OnnxModel,
+    Published,
+    SealedModel,
+    VerifiedModel,
+    Weights,
+)
+from trainwright.contract import (
+    Contract,
+    ModelReport,
+    Outcome,
+    PartsReport,
+    PublishingReport,
+    RunPlan,
+    RunReport,
+    Stage,
+)
+from trainwright.delivery import Fence
+from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
+from trainwright_trainer.files import digest_bytes
+from trainwright_trainer.journal import Journal
+from trainwright_trainer.observers import Observer, Observers
+from trainwright_trainer.places import Places
+from trainwright_trainer.progress import RunProgress
+from trainwright_trainer.steps.dataset import build_dataset, dataset_is_whole
+from trainwright_trainer.steps.evaluation import evaluate_weights
+from trainwright_trainer.steps.export import export_model
+from trainwright_trainer.steps.publishing import publish_model
+from trainwright_trainer.steps.sealing import seal_model
+from trainwright_trainer.steps.training import train_model
+from trainwright_trainer.steps.verification import verify_model
+
+_LOG = logging.getLogger(__name__)
+_Output = TypeVar("_Output", bound=Contract)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What an execution made; stages that the plan leaves out are None."""
+
+    report: RunReport
+    dataset: Dataset
+    weights: Weights | None = None
+    evaluation: Evaluation | None = None
+    onnx: OnnxModel | None = None
+    verified: VerifiedModel | None = None
+    sealed: SealedModel | None = None
+    published: Published | None = None
+
+
+def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators that have defaults
+    plan: RunPlan,
+    places: Places,
+    *,
+    observer: Observer | None = None,
+    fence: Fence | None = None,
+    stop: Event | None = None,
+    attempt: int = 1,
+) -> RunResult:
+    """Carry the plan out from the first stage that is not done in the workspace, or raise `StepError`.
+
+    `observer` is told of every change of the report, `fence` is asked before a model is committed, and
+    setting `stop` ends the execution with `PreemptedError` at the next batch or item.
+    """
+    guarded = Observers([] if observer is None else [observer])
+    progress = RunProgress(plan, guarded, attempt=attempt, stop=stop or Event())
+    with LogTail() as log:
+        try:
+            places.workspace.mkdir(parents=True, exist_ok=True)
+            result = _Execution(plan, places, progress, fence or _no_fence).run()
+        except Exception as error:
+            failure = to_step_error(error)
+            if failure is not error:
+                _LOG.exception("stage %s failed", progress.report.progress.stage)
+            stage = progress.report.progress.stage
+            progress.end(Outcome.FAILED, describe_failure(failure, stage, log.read()))
+            raise failure from error
+    return result
+
+
+@dataclass(frozen=True)
+class _Step(Generic[_Output]):
+    """A stage of this execution: what from, how, which files it leaves, what it adds to the report."""
+
+    stage: Stage
+    output: type[_Output]
+    inputs: tuple[str, ...]
+    make: Callable[[], _Output]
+    files: Callable[[_Output], tuple[str, ...]] = lambda output: ()
+    found: Callable[[_Output], dict[str, object]] = lambda output: {}
+    is_whole: Callable[[_Output], bool] = lambda output: True
+
+
+class _Execution:
+    """One execution: which steps there are, and what each hands to the next."""
+
+    def __init__(self, plan: RunPlan, places: Places, progress: RunProgress, fence: Fence) -> None:
+        self._plan = plan
+        self._places = places
+        self._progress = progress
+        self._fence = fence
+        self._journal = Journal(places.workspace, plan.digest)
+
+    def run(self) -> RunResult:
+        dataset = self._build()
+        if self._plan.dry_run:
+            return RunResult(self._end(Outcome.DRY_RUN), dataset)
+        weights = self._train(dataset)
+        evaluation = self._evaluate(weights, dataset)
+        onnx = self._export(weights)
+        verified = self._verify(onnx, weights, dataset)
+        sealed, published = self._deliver(onnx)
+        report = self._end(Outcome.SUCCEEDED)
+        return RunResult(report, dataset, weights, evaluation, onnx, verified, sealed, published)
+
+    def _build(self) -> Dataset:
+        return self._do(
+            _Step(
+                Stage.DATASET,
+                Dataset,
+                inputs=(self._plan.dataset.model_dump_json(),),
+                make=lambda: build_dataset(self._plan, self._places, self._progress),
+                files=lambda made: (made.manifest, made.quarantine),
+                found=lambda made: {"dataset": made.report},
+                is_whole=lambda made: dataset_is_whole(made, self._places.workspace),
+            )
+        )
+
+    def _train(self, dataset: Dataset) -> Weights:
+        return self._do(
+            _Step(
+                Stage.TRAINING,
+                Weights,
+                inputs=(dataset.report.digest,),
+                make=lambda: train_model(dataset, self._plan, self._places, self._progress),
+                files=lambda made: (made.path,),
+                found=self._describe_weights,
+            )
+        )
+
+    def _evaluate(self, weights: Weights, dataset: Dataset) -> Evaluation:
+        return self._do(
+            _Step(
+                Stage.EVALUATION,
+                Evaluation,
+                inputs=(weights.digest, dataset.report.digest),
+                make=lambda: evaluate_weights(weights, dataset, self._plan, self._places),
+                found=self._describe_evaluation,
+            )
+        )
+
+    def _export(self, weights: Weights) -> OnnxModel:
+        return self._do(
+            _Step(
+                Stage.EXPORT,
+                OnnxModel,
+                inputs=(weights.digest,),
+                make=lambda: export_model(weights, self._plan, self._places),
+                files=lambda made: (made.path,),
+                found=self._describe_model,
+            )
+        )
+
+    def _verify(self, onnx: OnnxModel, weights: Weights, dataset: Dataset) -> VerifiedModel:
+        return self._do(
+            _Step(
+                Stage.VERIFICATION,
+                VerifiedModel,
+                inputs=(onnx.digest, weights.digest, dataset.report.digest),
+                make=lambda: verify_model(onnx, weights, dataset, self._plan, self._places, self._progress),
+            )
+        )
+
+    def _deliver(self, onnx: OnnxModel) -> tuple[SealedModel | None, Published | None]:
+        if self._plan.delivery is None:
+            return None, None
+        sealed = self._do(
+            _Step(
+                Stage.SEALING,
+                SealedModel,
+                inputs=(onnx.digest,),
+                make=lambda: seal_model(onnx, self._plan, self._places),
+                files=lambda made: (made.small_path, made.big_path),
+            )
+        )
+        published = self._do(
+            _Step(
+                Stage.PUBLISHING,
+                Published,
+                inputs=(sealed.small.digest, sealed.big.digest),
+                make=lambda: publish_model(sealed, self._plan, self._places, self._pass_fence),
+                found=lambda made: self._describe_parts(onnx, made),
+            )
+        )
+        return sealed, published
+
+    def _do(self, step: _Step[_Output]) -> _Output:
+        """Return what an earlier attempt made, if that is still whole; else do the step and write it down."""
+        self._progress.begin(step.stage)
+        input_digest = digest_bytes("\n".join(step.inputs).encode())
+        recalled = self._journal.recall(step.stage, input_digest, step.output)
+        if recalled is not None and step.is_whole(recalled[0]):
+            output, seconds = recalled
+        else:
+            start = time.monotonic()
+            output = step.make()
+            seconds = time.monotonic() - start
+            self._journal.record(step.stage, input_digest, output, files=step.files(output), seconds=seconds)
+        self._progress.finish(step.stage, seconds, **step.found(output))
+        return output
+
+    def _pass_fence(self, file_id: str) -> None:
+        self._progress.check()
+        self._fence(file_id)
+        self._progress.describe(publishing=PublishingReport(file_id=file_id))
+
+    def _describe_weights(self, weights: Weights) -> dict[str, object]:
+        metrics = dict(weights.metrics)
+        if weights.batch_size != self._plan.training.batch_size:
+            metrics["batchSize"] = float(weights.batch_size)
+        return {"metrics": metrics, "resumed_from_epoch": weights.resumed_from_epoch}
+
+    def _describe_evaluation(self, evaluation: Evaluation) -> dict[str, object]:
+        """From here on the report's metrics are those of the test split."""
+        _LOG.info("%s", evaluation.gate_reason)
+        gate = {"gatePassed": float(evaluation.gate_passed)}
+        return {"metrics": {**self._progress.report.metrics, **evaluation.metrics, **gate}}
+
+    def _describe_model(self, onnx: OnnxModel) -> dict[str, object]:
+        name, version = self._plan.model.name, self._plan.model.version
+        return {"model": ModelReport(name=name, version=version, digest=onnx.digest, size=onnx.size)}
+
+    def _describe_parts(self, onnx: OnnxModel, published: Published) -> dict[str, object]:
+        model = ModelReport(
+            name=self._plan.model.name,
+            version=self._plan.model.version,
+            digest=onnx.digest,
+            size=onnx.size,
+            parts=PartsReport(small=published.small, big=published.big),
+        )
+        return {"model": model, "publishing": PublishingReport(file_id=published.file_id)}
+
+    def _end(self, outcome: Outcome) -> RunReport:
+        self._progress.end(outcome)
+        return self._progress.report
+
+
+def _no_fence(file_id: str) -> None:
+    """Without a cluster no other pod can be the current one."""

@@ -1,0 +1,119 @@
+"""The report of one execution as it grows: how far it is, what it found, how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+from trainwright.contract import FailureReport, Outcome, Progress, RunPlan, RunReport, Stage
+from trainwright.errors import PreemptedError
+from trainwright_trainer.observers import Moment, Observer
+
+_WEIGHTS = {
+    Stage.DATASET: 5,
+    Stage.TRAINING: 80,
+    Stage.EVALUATION: 3,
+    Stage.EXPORT: 4,
+    Stage.VERIFICATION: 2,
+    Stage.SEALING: 2,
+    Stage.PUBLISHING: 4,
+}
+"""How much of the whole each stage is taken to be, in no unit."""
+
+
+class RunProgress:
+    """Keeps the report and tells the observer; as the steps' watcher it also ends them when asked to stop."""
+
+    def __init__(self, plan: RunPlan, observer: Observer, *, attempt: int, stop: Event) -> None:
+        self._stages = plan.stages
+        self._observer = observer
+        self._stop = stop
+        self._epoch_clock = _EpochClock()
+        self.report = RunReport(
+            attempt=attempt, heartbeat_time=_now(), progress=Progress(percent=0, stage=self._stages[0])
+        )
+
+    def begin(self, stage: Stage) -> None:
+        """A stage begins."""
+        self.check()
+        self._epoch_clock = _EpochClock()
+        self._tell(Moment.STAGE, progress=Progress(percent=self._percent(stage, 0), stage=stage))
+
+    def finish(self, stage: Stage, seconds: float, **found: Any) -> None:
+        """A stage is done, now or in an earlier attempt; `found` are fields of the report."""
+        finished = {**self.report.finished_stages, stage: round(seconds, 1)}
+        progress = self.report.progress.model_copy(update={"percent": self._percent(stage, 1)})
+        self._tell(Moment.STAGE, finished_stages=finished, progress=progress, **found)
+
+    def describe(self, **found: Any) -> None:
+        """Add fields to the report."""
+        self._tell(Moment.STEP, **found)
+
+    def end(self, outcome: Outcome, failure: FailureReport | None = None) -> None:
+        """The execution is over; only a success is a hundred percent."""
+        progress = self.report.progress.model_copy(update={"estimated_remaining_seconds": None})
+        if failure is None:
+            progress = progress.model_copy(update={"percent": 100})
+        self._tell(Moment.END, outcome=outcome, failure=failure, progress=progress)
+
+    def check(self) -> None:
+        """Raise `PreemptedError` when a stop was asked for."""
+        if self._stop.is_set():
+            raise PreemptedError(
+                f"stopped on request in stage {self.report.progress.stage}",
+                hint="The next attempt goes on from the newest checkpoint.",
+            )
+
+    def advance(self, fraction: float) -> None:
+        """The running stage has come this far."""
+        self.check()
+        percent = self._percent(self.report.progress.stage, fraction)
+        self._tell(Moment.STEP, progress=self.report.progress.model_copy(update={"percent": percent}))
+
+    def resume_from(self, epoch: int) -> None:
+        """Training goes on after this epoch."""
+        self._epoch_clock = _EpochClock(epoch)
+        self._tell(Moment.STEP, resumed_from_epoch=epoch)
+
+    def finish_epoch(self, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        """An epoch is trained, validated and saved."""
+        stage = self.report.progress.stage
+        progress = Progress(
+            percent=self._percent(stage, epoch / epochs),
+            stage=stage,
+            epoch=epoch,
+            epochs=epochs,
+            estimated_remaining_seconds=self._epoch_clock.estimate(epoch, epochs),
+        )
+        self._tell(Moment.EPOCH, progress=progress, metrics=dict(metrics))
+        self.check()
+
+    def _percent(self, stage: Stage, fraction: float) -> int:
+        """Return how far the whole is; it reaches 100 only at the end."""
+        before = sum(_WEIGHTS[earlier] for earlier in self._stages[: self._stages.index(stage)])
+        whole = sum(_WEIGHTS[each] for each in self._stages)
+        return min(int(100 * (before + _WEIGHTS[stage] * min(fraction, 1)) / whole), 99)
+
+    def _tell(self, moment: Moment, **changes: Any) -> None:
+        changes.update(heartbeat_time=_now(), sequence=self.report.sequence + 1)
+        self.report = self.report.model_copy(update=changes)
+        self._observer.observe(self.report, moment)
+
+
+class _EpochClock:
+    """Estimates what remains of the training from the epochs of this attempt."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = first
+        self._start = time.monotonic()
+
+    def estimate(self, epoch: int, epochs: int) -> int:
+        trained = max(epoch - self._first, 1)
+        return round((time.monotonic() - self._start) / trained * (epochs - epoch))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,151 @@
+"""Training: weights from a dataset, resumed from the newest whole checkpoint of an earlier attempt."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from trainwright.artifacts import Dataset, Weights
+from trainwright.contract import ArgumentValue, RunPlan, TrainingSettings
+from trainwright.errors import ConfigurationError, StepError
+from trainwright.training_arguments import check_arguments
+from trainwright_trainer import yolo
+from trainwright_trainer.checkpoints import Checkpoint, CheckpointNote, CheckpointStore
+from trainwright_trainer.files import copy_atomically, digest_file
+from trainwright_trainer.places import Places
+from trainwright_trainer.steps.devices import device_of
+from trainwright_trainer.watching import Watcher
+
+FOLDER = "training"
+WEIGHTS = f"{FOLDER}/weights.pt"
+_LOG = logging.getLogger(__name__)
+
+
+def train_model(dataset: Dataset, plan: RunPlan, places: Places, watcher: Watcher) -> Weights:
+    """Train, or finish the training that an earlier attempt began; return the weights of the best epoch."""
+    folder = places.workspace / FOLDER
+    store = CheckpointStore(folder / "checkpoints")
+    newest = store.newest()
+    if newest is None or not newest.note.final:
+        _run_training(dataset, plan, places, _Recorder(store, plan.training, watcher), newest)
+    return _deliver_weights(store, places.workspace, newest)
+
+
+def training_arguments(settings: TrainingSettings) -> dict[str, ArgumentValue]:
+    """Return Ultralytics' arguments for the settings; raise `ConfigurationError` with all that is wrong."""
+    problems = check_arguments(settings.arguments)
+    if problems:
+        raise ConfigurationError("training.arguments: " + "; ".join(problems))
+    return {
+        "epochs": settings.epochs,
+        "batch": settings.batch_size,
+        "imgsz": settings.image_size,
+        "patience": settings.patience,
+        "seed": settings.seed,
+        "optimizer": settings.optimizer,
+        "lr0": settings.learning_rate,
+        "warmup_epochs": settings.warmup_epochs,
+        "close_mosaic": settings.close_mosaic,
+        "amp": settings.mixed_precision,
+        **settings.arguments,
+    }
+
+
+class _Recorder:
+    """Keeps copies of what Ultralytics saves, and passes progress on."""
+
+    def __init__(self, store: CheckpointStore, settings: TrainingSettings, watcher: Watcher) -> None:
+        self._store = store
+        self._settings = settings
+        self._watcher = watcher
+
+    def resume(self, epoch: int) -> None:
+        _LOG.info("training goes on after epoch %d", epoch)
+        self._watcher.resume_from(epoch)
+
+    def on_batch(self, epoch: int, epochs: int, fraction: float) -> None:
+        self._watcher.advance((epoch - 1 + fraction) / epochs)
+
+    def on_validation_batch(self) -> None:
+        self._watcher.check()
+
+    def on_saved(self, saved: yolo.SavedEpoch) -> None:
+        if saved.batch_size != self._settings.batch_size:
+            _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._settings.batch_size)
+        note = CheckpointNote(
+            epoch=saved.epoch,
+            epochs=saved.epochs,
+            batch_size=saved.batch_size,
+            metrics=saved.metrics,
+            final=saved.is_final,
+            digest=digest_file(saved.last),
+        )
+        if saved.is_best:
+            self._store.save_best(saved.last, note)
+        period = self._settings.save_period
+        if saved.is_final or (period > 0 and saved.epoch % period == 0):
+            self._store.save(saved.last, note)
+        self._watcher.finish_epoch(saved.epoch, saved.epochs, saved.metrics)
+
+
+def _run_training(
+    dataset: Dataset, plan: RunPlan, places: Places, recorder: _Recorder, newest: Checkpoint | None
+) -> None:
+    arguments = training_arguments(plan.training)
+    device = device_of(plan)
+    yolo.prepare(places.workspace / "ultralytics")
+    if newest is not None:
+        recorder.resume(newest.note.epoch)
+    job = yolo.TrainingJob(
+        model=_find_model(plan.training.base_model, places.weights),
+        data=places.workspace / dataset.folder / "data.yaml",
+        folder=places.workspace / FOLDER / "ultralytics",
+        device=device,
+        workers=_cap_workers(plan.training.workers),
+        arguments=arguments,
+        resume=None if newest is None else newest.path,
+    )
+    yolo.train(job, recorder)
+
+
+def _deliver_weights(store: CheckpointStore, workspace: Path, resumed: Checkpoint | None) -> Weights:
+    last, best = store.newest(), store.best()
+    if last is None:
+        raise StepError("training ended without a checkpoint", hint="The log of the attempt says why.")
+    chosen = best or last
+    yolo.prepare(workspace / "ultralytics")
+    yolo.strip(chosen.path, workspace / f"{WEIGHTS}.stripped")
+    copy_atomically(workspace / f"{WEIGHTS}.stripped", workspace / WEIGHTS)
+    (workspace / f"{WEIGHTS}.stripped").unlink()
+    return Weights(
+        path=WEIGHTS,
+        digest=digest_file(workspace / WEIGHTS),
+        epochs=last.note.epoch,
+        batch_size=last.note.batch_size,
+        metrics=chosen.note.metrics,
+        resumed_from_epoch=None if resumed is None else resumed.note.epoch,
+    )
+
+
+def _find_model(base_model: str, weights: Path | None) -> str:
+    """Return what Ultralytics is to load: a file below the weights folder, or the name of an architecture."""
+    if weights is not None:
+        path = (weights / base_model).resolve()
+        if path.is_file() and path.is_relative_to(weights.resolve()):
+            return str(path)
+    is_plain_name = base_model.endswith((".yaml", ".yml")) and Path(base_model).name == base_model
+    if is_plain_name and yolo.is_architecture(base_model):
+        return base_model
+    raise ConfigurationError(
+        f"training.baseModel {base_model!r} is no file below the weights folder and no known architecture",
+        hint="Nothing is downloaded: put the file there, or name an architecture such as yolo11n.yaml.",
+    )
+
+
+def _cap_workers(wanted: int) -> int:
+    """Return no more data-loading processes than there are CPUs for us."""
+    available = len(os.sched_getaffinity(0))
+    if wanted > available:
+        _LOG.info("training.workers is %d, but %d CPUs are available: using %d", wanted, available, available)
+    return min(wanted, available)
