@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from trainwright.sealing.errors import RecipientError
+from trainwright.sealing.errors import KeyTextError, RecipientError
 from trainwright.sealing.keys import PrivateKey, Recipient
 from trainwright.sealing.layout import Header, Prelude, Stanza
 
@@ -40,7 +40,10 @@ def wrap_key(data_key: bytes, prelude: Prelude, binding: bytes, recipient: Recip
     """Encrypt the data key for one recipient, who needs the whole big part to open it."""
     public = X25519PublicKey.from_public_bytes(recipient.raw)
     info = _recipient_info(prelude, recipient.key_id, binding)
-    return Stanza(recipient.key_id, _SUITE.encrypt(data_key, public, info=info))
+    try:
+        return Stanza(recipient.key_id, _SUITE.encrypt(data_key, public, info=info))
+    except ValueError:  # a point of small order, which no honest key pair has
+        raise KeyTextError(f"the public key of {recipient.key_id!r} can't be encrypted to") from None
 
 
 def unwrap_key(header: Header, binding: bytes, private_key: PrivateKey) -> bytes:
