@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 OWNER_CHECK_SECONDS = 0.5
+ORPHAN_GRACE_SECONDS = 5.0
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -54,7 +55,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--directory", required=True)
     parser.add_argument("--owner", type=int, required=True)
-    parser.add_argument("--grace", type=float, default=5.0)
+    parser.add_argument("--contain", action="store_true", help="end all that the program started, too")
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 
@@ -62,7 +63,8 @@ def _parse() -> argparse.Namespace:
 def _guard(arguments: argparse.Namespace, started: int) -> None:
     lock = os.open(arguments.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    _adopt_orphans()
+    if arguments.contain:
+        _adopt_orphans()
     log = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with contextlib.suppress(OSError):  # the guard must not hold the caller's terminal or pipes
         for descriptor in (1, 2):
@@ -87,11 +89,13 @@ def _guard(arguments: argparse.Namespace, started: int) -> None:
     os.write(started, b"x")
     os.close(started)
     signal.signal(signal.SIGTERM, lambda *_: _signal_group(program.pid, signal.SIGTERM))
-    watch = threading.Thread(target=_watch_owner, args=(arguments.owner, program.pid, arguments.grace))
+    watch = threading.Thread(target=_watch_owner, args=(arguments.owner, program.pid))
     watch.daemon = True
     watch.start()
     code = program.wait()
-    _kill_rest(program.pid)
+    _signal_group(program.pid, signal.SIGKILL)
+    if arguments.contain:
+        _kill_orphans()
     _write_exit(arguments.folder, started_at, 128 - code if code < 0 else code)
 
 
@@ -101,11 +105,11 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _watch_owner(owner: int, group: int, grace: float) -> None:
+def _watch_owner(owner: int, group: int) -> None:
     while _exists(owner):
         time.sleep(OWNER_CHECK_SECONDS)
     _signal_group(group, signal.SIGTERM)
-    time.sleep(grace)
+    time.sleep(ORPHAN_GRACE_SECONDS)
     _signal_group(group, signal.SIGKILL)
 
 
@@ -119,9 +123,8 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _kill_rest(group: int) -> None:
-    """Kill what is left of the program: a container is over when its first process is."""
-    _signal_group(group, signal.SIGKILL)
+def _kill_orphans() -> None:
+    """Kill what left the program's process group: a container is over when its first process is."""
     for _ in range(100):
         for child in _children():
             with contextlib.suppress(ProcessLookupError):

@@ -52,9 +52,12 @@ class Process:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
         owner: int | None = None,
-        grace: float = 5.0,
+        contain: bool = False,
     ) -> Process:
-        """Start `command` and return when it runs; it is ended when process `owner` (we) is gone."""
+        """Start `command` and return when it runs; it is ended when process `owner` (we) is gone.
+
+        With `contain` everything that it starts ends with it, as in a container, daemons included.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in ("process.json", "exit.json"):
             (self.folder / stale).unlink(missing_ok=True)
@@ -63,9 +66,8 @@ class Process:
             "--log": self.log.resolve(),
             "--directory": directory or Path.cwd(),
             "--owner": owner or os.getpid(),
-            "--grace": grace,
         }
-        words = [str(word) for option in options.items() for word in option]
+        words = [str(word) for option in options.items() for word in option] + ["--contain"] * contain
         subprocess.run(
             [sys.executable, "-I", "-S", str(GUARD), *words, "--", *command],
             env=None if environment is None else dict(environment),
@@ -176,7 +178,7 @@ def tail(path: Path, *, lines: int) -> str:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return "".join(text.splitlines(keepends=True)[-lines:])
 
 
 def free_port() -> int:

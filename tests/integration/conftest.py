@@ -49,6 +49,13 @@ def assets(binaries: Binaries) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kubectl(assets: Path) -> Path:
+    """The program kubectl."""
+    require((assets / "kubectl").exists(), f"needs kubectl in {assets}")
+    return assets / "kubectl"
+
+
+@pytest.fixture(scope="session")
 def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server with its controllers; `control_plane.kubeconfig` is an administrator's."""
     from trainwright_devstack.controlplane import ControlPlane

@@ -85,7 +85,7 @@ class Container:
         process = Process(self.folder / str(run))
         process.folder.mkdir(parents=True, mode=0o700)
         self.message_file(run).touch(mode=0o600)
-        process.start(words, environment=environment, directory=directory, owner=self.owner)
+        process.start(words, environment=environment, directory=directory, owner=self.owner, contain=True)
         shutil.rmtree(self.folder / str(run - KEPT_RUNS), ignore_errors=True)
 
     def terminated(self, run: int | None = None) -> Terminated | None:

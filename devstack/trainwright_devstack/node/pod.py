@@ -229,7 +229,10 @@ class PodWorker:
         """Stop everything with the grace period that is left."""
         grace = float(self._grace())
         if self._deleting():
-            grace = max(0.0, _seconds(self._pod["metadata"]["deletionTimestamp"]) - time.time())
+            metadata = self._pod["metadata"]
+            # The timestamp is cut to whole seconds: a node that was away must not kill a second too early.
+            left = _seconds(metadata["deletionTimestamp"]) + 1 - time.time()
+            grace = max(0.0, min(metadata.get("deletionGracePeriodSeconds", 0), left))
         for container in self._all():
             container.terminate(grace)
         self._waiting.clear()
