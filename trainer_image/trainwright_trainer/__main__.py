@@ -1,0 +1,123 @@
+"""`trainwright-trainer run`: carries a plan out as a program, on a terminal or in a pod."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from trainwright.contract import Outcome, Progress, RunPlan, RunReport, Stage
+from trainwright.errors import ConfigurationError, StepError
+from trainwright_trainer.failures import describe_failure
+from trainwright_trainer.logs import set_up_logging
+from trainwright_trainer.observers import LogObserver, Moment, Observer, Observers, TerminalObserver
+from trainwright_trainer.pipeline import execute
+from trainwright_trainer.places import Places
+from trainwright_trainer.reporting import ApiServer, StatusReporter, TerminationMessage
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+_LOG = logging.getLogger("trainwright_trainer")
+
+
+@app.callback()
+def describe() -> None:
+    """Train a YOLO model from annotations, and publish it sealed."""
+
+
+@app.command()
+def run(  # noqa: PLR0913, PLR0917 - one parameter per option
+    plan: Annotated[Path, typer.Option(help="The plan, a JSON file.")],
+    workspace: Annotated[Path, typer.Option(help="The only folder written to; a retry needs the same one.")],
+    data: Annotated[Path | None, typer.Option(help="Annotations; a folder source is below it.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Base models.")] = None,
+    api_credentials: Annotated[
+        Path | None, typer.Option(help="AZAION_API_EMAIL, AZAION_API_PASSWORD.")
+    ] = None,
+    cdn_credentials: Annotated[Path | None, typer.Option(help="cdn.yaml; else the API gives it.")] = None,
+    recipients: Annotated[Path | None, typer.Option(help="Public keys of those who may open it.")] = None,
+    signing_key: Annotated[Path | None, typer.Option(help="publisher.key, which signs the model.")] = None,
+    attempt: Annotated[int, typer.Option(min=1, help="Which attempt this is.")] = 1,
+    service_account: Annotated[
+        Path | None, typer.Option(help="token and ca.crt: report to the run in the cluster.")
+    ] = None,
+    termination_message: Annotated[Path | None, typer.Option(help="Where the last report goes.")] = None,
+) -> None:
+    """Carry a plan out, from the first stage that is not done in the workspace."""
+    set_up_logging(sys.stdout)
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    places = Places(workspace, data, weights, api_credentials, cdn_credentials, recipients, signing_key)
+    last_word = [] if termination_message is None else [TerminationMessage(termination_message)]
+    try:
+        loaded = load_plan(plan)
+        server = None if service_account is None else ApiServer.from_environment(service_account)
+    except ConfigurationError as error:
+        _explain(error)
+        Observers(last_word).observe(_report_of_no_execution(error, attempt), Moment.END)
+        raise typer.Exit(int(error.exit_code)) from error
+    with ExitStack() as stack:
+        observers: list[Observer] = [*last_word, _observe_locally(stack)]
+        reporter = None
+        if server is not None:
+            reporter = stack.enter_context(StatusReporter(server, loaded.run, stop=stop))
+            observers.append(reporter)
+        try:
+            execute(
+                loaded,
+                places,
+                observer=Observers(observers),
+                fence=None if reporter is None else reporter.fence,
+                stop=stop,
+                attempt=attempt,
+            )
+        except StepError as error:
+            _explain(error)
+            raise typer.Exit(int(error.exit_code)) from error
+
+
+def load_plan(path: Path) -> RunPlan:
+    """Return the plan in a file; raise `ConfigurationError` with every field that is wrong."""
+    try:
+        return RunPlan.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"the plan {path} can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc'])) or 'plan'}: {each['msg']}" for each in error.errors()]
+        raise ConfigurationError("the plan is not valid: " + "; ".join(problems)) from error
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _observe_locally(stack: ExitStack) -> Observer:
+    if sys.stdout.isatty():
+        return stack.enter_context(TerminalObserver())
+    return LogObserver(sys.stdout)
+
+
+def _explain(error: StepError) -> None:
+    _LOG.error("%s%s", error, f" ({error.hint})" if error.hint else "")
+
+
+def _report_of_no_execution(error: ConfigurationError, attempt: int) -> RunReport:
+    return RunReport(
+        attempt=attempt,
+        heartbeat_time=datetime.now(UTC),
+        progress=Progress(percent=0, stage=Stage.DATASET),
+        outcome=Outcome.FAILED,
+        failure=describe_failure(error, Stage.DATASET, ""),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The cluster as an observer: the report goes to `status.trainer` of the run, and as the last word to a file.
+
+Reports never hold training up or fail it: they are sent from a thread, and the newest replaces those not
+yet sent. Only the fence before a commit waits for an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition, Event, Lock, Thread
+from types import TracebackType
+from typing import Self
+
+import requests
+
+from trainwright.contract import PublishingReport, RunIdentity, RunReport
+from trainwright.errors import ConfigurationError, PreemptedError, SupersededError
+from trainwright_trainer.observers import Moment
+
+FIELD_MANAGER = "trainwright-trainer"
+API_VERSION = "trainwright.dev/v1alpha1"
+_LOG = logging.getLogger(__name__)
+_TIMEOUT = (5, 15)  # seconds to connect, and between two pieces of the answer
+_OK = 200
+_GONE = 404
+_REFUSALS = frozenset(
+    {403, 409, 422}
+)  # by the admission policy, mostly: this pod is not the run's current one
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds between reports, and for how long a refusal may mean that our pod is not known yet."""
+
+    interval: float = 30
+    retry: float = 2
+    grace: float = 60
+    farewell: float = 15
+
+
+class ApiServer:
+    """The one call a trainer makes to the API server; the token is read each time, as it is replaced."""
+
+    def __init__(self, url: str, account: Path) -> None:
+        self._url = url
+        self._account = account
+
+    @classmethod
+    def from_environment(cls, account: Path) -> Self:
+        """Return the server that every pod finds in its environment."""
+        try:
+            host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        except KeyError as error:
+            raise ConfigurationError(
+                f"--service-account is given, but {error.args[0]} is not set",
+                hint="Outside a pod leave --service-account out: nothing is reported then.",
+            ) from None
+        return cls(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}", account)
+
+    def apply_report(self, run: RunIdentity, report: RunReport) -> requests.Response:
+        """Apply `status.trainer` of the run, never by force; raise `OSError` when there is no answer."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "TrainingRun",
+            "metadata": {"name": run.name},
+            "status": {"trainer": json.loads(report.to_json())},
+        }
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy of the environment does not lead to the API server
+            return session.patch(
+                f"{self._url}/apis/{API_VERSION}/namespaces/{run.namespace}/trainingruns/{run.name}/status",
+                params={"fieldManager": FIELD_MANAGER},
+                data=json.dumps(body),
+                headers={
+                    "Authorization": f"Bearer {(self._account / 'token').read_text().strip()}",
+                    "Content-Type": "application/apply-patch+yaml",
+                },
+                verify=str(self._account / "ca.crt"),
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            )
+
+
+class StatusReporter:
+    """Sends reports in the background; use it as a context manager, which sends the last one at its end."""
+
+    def __init__(self, server: ApiServer, run: RunIdentity, *, stop: Event, pace: Pace | None = None) -> None:
+        self._server = server
+        self._run = run
+        self._stop = stop
+        self._pace = pace or Pace()
+        self._changed = Condition()
+        self._newest: RunReport | None = None
+        self._sent_sequence = -1
+        self._urgent = False
+        self._closing = False
+        self._publishing: PublishingReport | None = None
+        self._sending = Lock()
+        self._complained = False
+        self._thread = Thread(target=self._work, name="status-reporter", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(self._pace.farewell)
+
+    def observe(self, report: RunReport, moment: Moment) -> None:
+        """Take the report over; everything but a mere step is sent at once."""
+        with self._changed:
+            self._newest = report
+            if moment is not Moment.STEP:
+                self._urgent = True
+                self._changed.notify()
+
+    def fence(self, file_id: str) -> None:
+        """Claim the right to commit: return once the run's status accepted the file id from this pod.
+
+        Raise `SupersededError` if it is refused; wait as long as the API server does not answer.
+        """
+        if self._newest is None:
+            raise SupersededError("nothing was reported yet: the right to publish can't be claimed")
+        self._publishing = PublishingReport(file_id=file_id)
+        refused_since: float | None = None
+        while True:
+            status = self._send(self._newest)
+            if status == _OK:
+                return
+            if status == _GONE:
+                raise SupersededError(f"run {self._run.name} no longer exists: nothing is published")
+            if status not in _REFUSALS:
+                refused_since = None
+            elif refused_since is None:
+                refused_since = time.monotonic()
+            elif time.monotonic() - refused_since >= self._pace.grace:
+                raise SupersededError(
+                    f"run {self._run.name} has another current pod: this one publishes nothing",
+                    hint="The current pod goes on; nothing has to be done.",
+                )
+            if self._stop.wait(self._pace.retry):
+                raise PreemptedError("stopped on request while waiting to publish")
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._urgent or self._closing, timeout=self._pace.interval)
+                report, closing = self._newest, self._closing
+                self._urgent = False
+            if report is not None and report.sequence > self._sent_sequence:
+                self._deliver(report)
+            if closing and (self._newest is report or report is None):
+                return
+
+    def _deliver(self, report: RunReport) -> None:
+        """Send a report; while our pod is unknown or the server out of reach, try again with the newest."""
+        deadline = time.monotonic() + self._pace.grace
+        while self._send(report) != _OK and time.monotonic() < deadline:
+            with self._changed:
+                self._changed.wait(self._pace.retry)
+                report = self._newest or report
+
+    def _send(self, report: RunReport) -> int:
+        """Send and return the HTTP status, or 0 without an answer; failures are logged when they begin."""
+        with self._sending:
+            if self._publishing is not None:
+                report = report.model_copy(update={"publishing": self._publishing})
+            try:
+                response = self._server.apply_report(self._run, report)
+                status, reason = response.status_code, response.text[:300]
+            except OSError as error:
+                status, reason = 0, type(error).__name__
+            if status == _OK:
+                self._sent_sequence = report.sequence
+            elif not self._complained:
+                _LOG.warning("the report was not accepted (%s): %s", status or "no answer", reason)
+            self._complained = status != _OK
+            return status
+
+
+class TerminationMessage:
+    """Writes the last report to the file that the kubelet reads when the container ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def observe(self, report: RunReport, moment: Moment) -> None:
+        """Write the file at the end."""
+        if moment is Moment.END:
+            self._path.write_text(report.to_json(), encoding="utf-8")
