@@ -23,7 +23,10 @@ LOG = logging.getLogger("trainwright_resource_api")
 DRAIN_SECONDS = 20
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, help="Keep small parts and pointers of models."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keep small parts and pointers of models.",
 )
 user = typer.Typer(no_args_is_help=True, help="Accounts: who may log in, and what they may do.")
 keys = typer.Typer(no_args_is_help=True, help="The keys that sign tokens.")
