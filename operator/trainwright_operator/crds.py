@@ -109,17 +109,23 @@ def build_definition(kind: Kind) -> Schema:
 
 
 def build_schema(model: type[BaseModel]) -> Schema:
-    """Return the structural schema of a kind: what the API server accepts of the model's JSON schema."""
-    document = model.model_json_schema(by_alias=True)
-    schema = _structural(document, document.get("$defs", {}))
+    """Return the schema of a kind, as the API server wants it in a CRD."""
+    schema = build_structural(model)
     schema["properties"]["apiVersion"] = {
         "type": "string",
         "description": "Version of the API this object is written in.",
+        "maxLength": 64,
     }
-    schema["properties"]["kind"] = {"type": "string", "description": "Kind of this object."}
+    schema["properties"]["kind"] = {"type": "string", "description": "Kind of this object.", "maxLength": 64}
     schema["properties"]["metadata"] = {"type": "object"}
     schema["required"] = ["metadata", "spec"]
     return schema
+
+
+def build_structural(model: type[BaseModel]) -> Schema:
+    """Return the structural schema of a model: what the API server accepts of its JSON schema."""
+    document = model.model_json_schema(by_alias=True)
+    return _structural(document, document.get("$defs", {}))
 
 
 def _print_column(column: Column) -> Schema:

@@ -1,0 +1,251 @@
+"""The chart: its values explain themselves, and what it renders fits the operator's names and settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trainwright_operator import names
+from trainwright_operator.settings import read_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HELM = REPOSITORY / "helm"
+CHART = HELM / "trainwright"
+CRDS = sorted((REPOSITORY / "crds").glob("*.yaml"))
+
+Objects = list[dict[str, Any]]
+Render = Callable[..., Objects]
+
+
+@pytest.fixture(scope="module")
+def helm() -> str:
+    """The program helm; without it the test is skipped, or fails in CI."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
+    found = shutil.which("helm", path=os.pathsep.join(filter(None, (assets, os.environ["PATH"]))))
+    if found is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs helm")
+    return found
+
+
+@pytest.fixture(scope="module")
+def render(helm: str) -> Render:
+    """Return a function from values to the objects the chart renders."""
+
+    def render(**values: Any) -> Objects:
+        done = _template(helm, values)
+        assert done.returncode == 0, done.stderr
+        return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+    return render
+
+
+def _template(helm: str, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    command = [helm, "template", "trainwright", CHART, "--namespace", "trainwright-system"]
+    return subprocess.run(
+        [*command, "--kube-version", "1.30.0", "--values", "-"],
+        input=yaml.safe_dump(values),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def _find(objects: Objects, kind: str, name: str | None = None) -> Objects:
+    return [item for item in objects if item["kind"] == kind and name in (None, item["metadata"]["name"])]
+
+
+# --- values --------------------------------------------------------------------------------------------
+
+
+def test_each_value_is_described_and_the_schema_says_the_same() -> None:
+    text = (CHART / "values.yaml").read_text()
+    comments = dict(_comments(yaml.compose(text), text.splitlines()))
+    assert all(comments.values()), [path for path, comment in comments.items() if not comment]
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    described = dict(_descriptions(schema))
+    described.pop("global")
+    assert described == comments
+
+
+def _comments(node: yaml.MappingNode, lines: list[str], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each value's path and the comment above it."""
+    for key, value in node.value:
+        path = f"{prefix}{key.value}"
+        first = line = key.start_mark.line
+        while line > 0 and lines[line - 1].strip().startswith("#"):
+            line -= 1
+        yield path, " ".join(text.strip().removeprefix("# ") for text in lines[line:first])
+        if isinstance(value, yaml.MappingNode) and path != "resources":
+            yield from _comments(value, lines, f"{path}.")
+
+
+def _descriptions(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in schema.get("properties", {}).items():
+        yield f"{prefix}{name}", field["description"]
+        yield from _descriptions(field, f"{prefix}{name}.")
+
+
+def test_helm_finds_nothing_to_say(helm: str) -> None:
+    done = subprocess.run(
+        [helm, "lint", "--strict", "--kube-version", "1.30.0", CHART],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"logLevel": "loud"}, "logLevel"),
+        ({"trainer": {"picture": "x"}}, "picture"),
+        ({"namespaces": ["Big"]}, "namespaces"),
+        ({"image": {"digest": "latest"}}, "digest"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm: str, values: dict[str, Any], name: str) -> None:
+    done = _template(helm, values)
+    assert done.returncode != 0
+    assert name in done.stderr
+
+
+# --- what is rendered ----------------------------------------------------------------------------------
+
+
+def test_the_committed_manifest_is_the_chart_with_its_default_values(helm: str, tmp_path: Path) -> None:
+    subprocess.run(
+        [HELM / "render.sh", tmp_path / "install.yaml"],
+        check=True,
+        timeout=60,
+        env={**os.environ, "PATH": f"{Path(helm).parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    assert (tmp_path / "install.yaml").read_text() == (HELM / "install.yaml").read_text(), (
+        "helm/install.yaml is stale: run helm/render.sh"
+    )
+
+
+def test_the_chart_carries_the_crds_byte_by_byte(helm: str) -> None:
+    rendered = _template(helm, {"crds": {"keep": False}}).stdout
+    assert CRDS
+    for path in CRDS:
+        assert path.read_text() in rendered
+
+
+def test_crds_outlive_the_chart_unless_told_otherwise(render: Render) -> None:
+    def policies(**values: Any) -> list[Any]:
+        definitions = _find(render(**values), "CustomResourceDefinition")
+        return [
+            item["metadata"].get("annotations", {}).get("helm.sh/resource-policy") for item in definitions
+        ]
+
+    assert policies() == ["keep"]
+    assert policies(crds={"keep": False}) == [None]
+    assert policies(crds={"install": False}) == []
+
+
+def test_the_operator_can_read_its_settings(render: Render, tmp_path: Path) -> None:
+    defaults = {"delivery": {"api": {"url": "https://example.com"}}, "compute": {"gpus": 0}}
+    objects = render(
+        trainer={"image": "registry.example/t@sha256:" + "0" * 64, "imagePullPolicy": "Always"},
+        namespaces=["ml", "vision"],
+        defaults=defaults,
+        secretAccess=False,
+        fence={"require": False},
+        logLevel="debug",
+        healthPort=9090,
+    )
+    (settings,) = _find(objects, "ConfigMap")
+    path = tmp_path / "settings.yaml"
+    path.write_text(settings["data"]["settings.yaml"])
+    read = read_settings(path)
+    assert read.trainer.image == "registry.example/t@sha256:" + "0" * 64
+    assert read.trainer.image_pull_policy == "Always"
+    assert read.namespaces == ("ml", "vision")
+    assert read.defaults == defaults
+    assert (read.secret_access, read.require_fence) == (False, False)
+    assert (read.log_level, read.health_port) == ("debug", 9090)
+
+
+def test_changed_settings_make_a_new_pod(render: Render) -> None:
+    def mark(**values: Any) -> str:
+        (deployment,) = _find(render(**values), "Deployment")
+        return str(deployment["spec"]["template"]["metadata"]["annotations"]["trainwright.dev/settings"])
+
+    assert mark() == mark()
+    assert mark() != mark(logLevel="debug")
+
+
+def test_the_operators_pod_is_restricted(render: Render) -> None:
+    (deployment,) = _find(render(), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    (mount,) = container["volumeMounts"]
+    assert (
+        container["args"][container["args"].index("--settings") + 1] == f"{mount['mountPath']}/settings.yaml"
+    )
+
+
+def test_an_image_digest_wins_over_the_tag(render: Render) -> None:
+    digest = "sha256:" + "1" * 64
+    (deployment,) = _find(render(image={"tag": "2", "digest": digest}), "Deployment")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == f"registry.example/trainwright-operator@{digest}"
+
+
+def test_rights_end_at_the_namespaces(render: Render) -> None:
+    objects = render(namespaces=["ml", "vision"])
+    bindings = _find(objects, "RoleBinding", "trainwright-operator")
+    assert [binding["metadata"]["namespace"] for binding in bindings] == ["ml", "vision"]
+    everywhere = [binding["roleRef"]["name"] for binding in _find(objects, "ClusterRoleBinding")]
+    assert everywhere == ["trainwright-operator-fence"]
+    assert _find(render(), "RoleBinding") == []
+
+
+def test_access_to_secrets_can_be_turned_off(render: Render) -> None:
+    def verbs(**values: Any) -> list[Any]:
+        (role,) = _find(render(**values), "ClusterRole", "trainwright-operator")
+        return [rule["verbs"] for rule in role["rules"] if "secrets" in rule["resources"]]
+
+    assert verbs() == [["get"]]
+    assert verbs(secretAccess=False) == []
+
+
+def test_the_names_are_those_the_operator_uses(render: Render) -> None:
+    objects = render()
+    (policy,) = _find(objects, "ValidatingAdmissionPolicy")
+    (binding,) = _find(objects, "ValidatingAdmissionPolicyBinding")
+    assert policy["metadata"]["name"] == binding["metadata"]["name"] == names.FENCE_POLICY
+    assert binding["spec"]["policyName"] == names.FENCE_POLICY
+    assert policy["spec"]["failurePolicy"] == "Fail"
+    assert f":{names.TRAINER_ACCOUNT}$" in policy["spec"]["matchConditions"][0]["expression"]
+    (role,) = _find(objects, "ClusterRole", names.TRAINER_CLUSTER_ROLE)
+    assert role["rules"] == [
+        {"apiGroups": [names.GROUP], "resources": [f"{names.RUN_PLURAL}/status"], "verbs": ["get", "patch"]}
+    ]
+
+
+def test_a_network_policy_lets_the_health_check_in(render: Render) -> None:
+    assert _find(render(), "NetworkPolicy") == []
+    (policy,) = _find(render(networkPolicy={"enabled": True, "apiServerPorts": [6443]}), "NetworkPolicy")
+    assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": "health"}]}]
+    assert {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} == {53, 6443}
