@@ -11,8 +11,6 @@ GET    /healthz                      anyone
 from __future__ import annotations
 
 import base64
-import errno
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,25 +21,21 @@ from typing import Any, TypeVar
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic.alias_generators import to_camel
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
 
 from trainwright_resource_api.accounts import LONGEST_PASSWORD, Account, Accounts, Role
 from trainwright_resource_api.cdn import CDN_FILE, Cdn
-from trainwright_resource_api.perimeter import SECURITY_HEADERS, AccessLog, ReadableRefusals, SecurityHeaders
+from trainwright_resource_api.perimeter import AccessLog, ReadableRefusals, SecurityHeaders
 from trainwright_resource_api.problems import ProblemError, bad_request, describe_validation
-from trainwright_resource_api.secret_files import SecretFileError
+from trainwright_resource_api.refusals import add_problem_answers
 from trainwright_resource_api.settings import Settings
-from trainwright_resource_api.storage import FileTooLargeError, OpenedFile, Storage, Upload
+from trainwright_resource_api.storage import OpenedFile, Storage, Upload
 from trainwright_resource_api.throttle import LoginThrottle
 from trainwright_resource_api.tokens import KEYS_FILE, Tokens
-from trainwright_resource_api.uploads import receive_upload
-
-LOG = logging.getLogger(__name__)
+from trainwright_resource_api.uploads import read_chunks, receive_upload
 
 LONGEST_JSON = 64 * 1024
 PIECE_BYTES = 256 * 1024
@@ -67,8 +61,8 @@ class FileRequest(BaseModel, alias_generator=to_camel):
 class ListRequest(BaseModel):
     """The body of a listing: names that begin with `prefix` and come after `after`."""
 
-    prefix: str = Field(default="", max_length=200)
-    after: str = Field(default="", max_length=200)
+    prefix: str = Field(default="", max_length=255)
+    after: str = Field(default="", max_length=255)
 
 
 class ResourceServer:
@@ -128,7 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         middleware=[Middleware(AccessLog), Middleware(SecurityHeaders), Middleware(ReadableRefusals)],
     )
-    _add_problem_answers(app)
+    add_problem_answers(app)
     _add_session_routes(app, server)
     _add_resource_routes(app, server)
     return app
@@ -145,7 +139,7 @@ def _add_session_routes(app: FastAPI, server: ResourceServer) -> None:
 
     @app.post("/login")
     async def log_in(request: Request) -> dict[str, str]:
-        login = await _read_json(request, Login)
+        login = await _read_json(request, Login, server.settings.idle_seconds)
         address = request.client.host if request.client else ""
         wait = server.throttle.admit(login.email, address)
         if wait:
@@ -171,7 +165,7 @@ def _add_resource_routes(app: FastAPI, server: ResourceServer) -> None:
     @app.post("/resources/get/{folder}")
     async def get_file(request: Request, folder: str = "") -> Response:
         account = server.identify(request)
-        wanted = await _read_json(request, FileRequest)
+        wanted = await _read_json(request, FileRequest, server.settings.idle_seconds)
         if wanted.file_name == CDN_FILE and server.cdn is not None:
             return Response(server.cdn.render(account.role), media_type="application/yaml")
         opened = await run_sync(server.storage.open, folder, wanted.file_name)
@@ -181,7 +175,7 @@ def _add_resource_routes(app: FastAPI, server: ResourceServer) -> None:
 
     @app.post("/resources/list/{folder}", dependencies=[publisher])
     async def list_files(request: Request, folder: str) -> dict[str, Any]:
-        wanted = await _read_json(request, ListRequest)
+        wanted = await _read_json(request, ListRequest, server.settings.idle_seconds)
         files = await run_sync(server.storage.list, folder, wanted.prefix, wanted.after)
         return {"files": [{"name": f.name, "size": f.size, "modified": f.modified} for f in files]}
 
@@ -220,9 +214,9 @@ def _missing(folder: str, name: str) -> ProblemError:
     )
 
 
-async def _read_json(request: Request, model: type[Body]) -> Body:
+async def _read_json(request: Request, model: type[Body], idle_seconds: float) -> Body:
     content = bytearray()
-    async for chunk in request.stream():
+    async for chunk in read_chunks(request, idle_seconds):
         content += chunk
         if len(content) > LONGEST_JSON:
             raise ProblemError(
@@ -251,72 +245,3 @@ async def _pieces(content: BufferedReader) -> AsyncIterator[bytes]:
     with content:
         while piece := await run_sync(content.read, PIECE_BYTES):
             yield piece
-
-
-def _add_problem_answers(app: FastAPI) -> None:
-    def answer(problem: ProblemError) -> JSONResponse:
-        return JSONResponse(problem.as_json(), problem.status, headers=problem.headers)
-
-    @app.exception_handler(ProblemError)
-    async def answer_problem(_: Request, problem: ProblemError) -> JSONResponse:
-        return answer(problem)
-
-    @app.exception_handler(HTTPException)
-    async def answer_http(request: Request, error: HTTPException) -> JSONResponse:
-        reason = HTTPStatus(error.status_code).phrase.lower()
-        return answer(
-            ProblemError(
-                HTTPStatus(error.status_code),
-                f"{request.method} {request.url.path[:200]}: {reason}",
-                "the documentation lists the routes",
-                error.headers,
-            )
-        )
-
-    @app.exception_handler(FileTooLargeError)
-    async def answer_too_large(_: Request, __: FileTooLargeError) -> JSONResponse:
-        return answer(
-            ProblemError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "the file is larger than this server takes",
-                "ask for a higher --max-upload-mib",
-            )
-        )
-
-    @app.exception_handler(SecretFileError)
-    async def answer_unusable(_: Request, error: SecretFileError) -> JSONResponse:
-        LOG.error("a file of the server is unusable", extra={"fields": {"reason": str(error)}})
-        return answer(
-            ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "the server's accounts, keys or CDN file can't be used",
-                "its log names the file and what is wrong",
-            )
-        )
-
-    @app.exception_handler(ClientDisconnect)
-    async def answer_nobody(_: Request, __: ClientDisconnect) -> JSONResponse:
-        return answer(bad_request("the connection was closed", "send the request again"))
-
-    @app.exception_handler(OSError)
-    async def answer_disk(_: Request, error: OSError) -> JSONResponse:
-        LOG.error("storage failed", extra={"fields": {"errno": error.errno, "reason": error.strerror}})
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return answer(
-            ProblemError(
-                HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR,
-                "the disk is full" if full else "the server's storage failed",
-                "look at the server's volume and log",
-            )
-        )
-
-    @app.exception_handler(Exception)
-    async def answer_unexpected(_: Request, __: Exception) -> JSONResponse:
-        return answer(
-            ProblemError(
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-                "the server failed",
-                "its log has the reason; try again later",
-                SECURITY_HEADERS,  # answered outside of the middleware
-            )
-        )

@@ -28,7 +28,7 @@ LOCK_FILE = ".lock"
 MOST_LISTED = 1000
 MOST_DIGESTS = 4096
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 Identity = tuple[int, int, int, int, int]
 
@@ -64,7 +64,7 @@ def check_name(kind: str, value: str) -> str:
     if not _NAME.fullmatch(value):
         raise bad_request(
             f"{kind} {value[:80]!r} is not a valid name",
-            "use 1 to 200 of A-Z a-z 0-9 . _ - and begin with a letter, a digit or _",
+            "use 1 to 255 of A-Z a-z 0-9 . _ - and begin with a letter, a digit or _",
         )
     return value
 

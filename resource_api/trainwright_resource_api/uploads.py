@@ -86,7 +86,7 @@ async def receive_upload(request: Request, begin: Callable[[str], Upload], idle_
     form = _Form(_read_boundary(request))
     upload: Upload | None = None
     try:
-        async for chunk in _chunks(request, idle_seconds):
+        async for chunk in read_chunks(request, idle_seconds):
             form.feed(chunk)
             if form.files > 1:
                 raise bad_request(f"the form has more than one field '{FIELD}'", "send one file per request")
@@ -117,7 +117,8 @@ def _read_boundary(request: Request) -> bytes:
     return boundary
 
 
-async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+async def read_chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    """Return the body piece by piece; a client that falls silent is refused."""
     stream = request.stream()
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import http.client
 import json
@@ -19,6 +20,7 @@ import yaml
 from resource_api_servers import PASSWORDS, PUBLISHER, READER, Server, serve_in_thread, write_cdn
 
 from trainwright_resource_api.accounts import remove_account
+from trainwright_resource_api.storage import Upload
 from trainwright_resource_api.tokens import KEYS_FILE, Tokens, rotate_keys
 
 
@@ -139,7 +141,7 @@ def test_each_role_gets_its_own_cdn_keys(
         "/etc/hostname",
         "a\0b",
         "",
-        "x" * 201,
+        "x" * 256,
         "é",
         "a\n",
     ],
@@ -377,3 +379,29 @@ def test_a_users_file_that_became_unreadable_refuses_instead_of_serving(tmp_path
         answer = server.get(headers, "nothing")
         assert_problem(answer, 503, "accounts")
         assert PASSWORDS[PUBLISHER] not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 507, "disk is full"),
+        (OSError(errno.EIO, "Input/output error"), 500, "storage failed"),
+        (RuntimeError("something private"), 500, "server failed"),
+    ],
+)
+def test_a_failing_server_says_so_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, status: int, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    with serve_in_thread(tmp_path) as server:
+        headers = server.headers()
+        server.put(headers, "kept", b"the former")
+        monkeypatch.setattr(Upload, "commit", fail)
+        answer = server.put(headers, "kept", b"the next")
+        assert_problem(answer, status, words)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert str(failure) not in answer.text
+        assert server.stored() == ["kept"]
+        assert server.get(headers, "kept").content == b"the former"
