@@ -70,7 +70,7 @@ async def operate(settings: OperatorSettings, login: Login) -> None:
                 asyncio.create_task(
                     kopf.operator(
                         registry=make_registry(watches, login),
-                        settings=make_kopf_settings(settings),
+                        settings=make_kopf_settings(),
                         clusterwide=not settings.namespaces,
                         namespaces=settings.namespaces,
                         stop_flag=stop,

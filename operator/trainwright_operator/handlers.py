@@ -13,7 +13,6 @@ import kopf
 from trainwright_operator.cluster import JOBS, PODS, RUNS, Kind, Login
 from trainwright_operator.names import GROUP, RUN_LABEL, RUN_PLURAL, VERSION
 from trainwright_operator.queue import WorkQueue
-from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.store import Store
 
 
@@ -62,14 +61,13 @@ def make_registry(watches: Watches, login: Login) -> kopf.OperatorRegistry:
     return registry
 
 
-def make_kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
+def make_kopf_settings() -> kopf.OperatorSettings:
     """Return kopf's settings: our children only, no peering, no events of its own."""
     options = kopf.OperatorSettings()
     options.posting.enabled = False
     options.peering.standalone = True
     options.scanning.disabled = True
     options.networking.request_timeout = 30
-    options.watching.server_timeout = settings.relist_seconds
     # A handler's own filter works on our side: without these every Pod of the cluster would be sent to us.
     options.watching.label_selectors["", "v1", "pods"] = RUN_LABEL
     options.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL

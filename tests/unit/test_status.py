@@ -42,8 +42,16 @@ def compute(
     attempts = read_history(observation)
     decision = decide(observation, attempts, {}, backoff_seconds=0)
     status = compute_status(Situation(observation, attempts, decision, acceptance))
-    TrainingRunStatus.model_validate(status)
+    known = TrainingRunStatus.model_validate(status).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert names_of(known) == names_of(status), "the CRD's schema would refuse what it does not know"
     return status
+
+
+def names_of(value: Any) -> Any:
+    """Return the names of all fields, without their values."""
+    if isinstance(value, dict):
+        return {name: names_of(member) for name, member in value.items()}
+    return [names_of(member) for member in value] if isinstance(value, list) else None
 
 
 def conditions(status: Object) -> dict[str, str]:

@@ -67,6 +67,9 @@ class Attempt(Observed):
     )
     start_time: datetime | None = Field(default=None, description="When the Job was made.")
     end_time: datetime | None = Field(default=None, description="When the attempt ended.")
+    retry_request: ShortText | None = Field(
+        default=None, description="The run's retryRequest when the attempt was started."
+    )
     outcome: AttemptOutcome | None = Field(
         default=None, description="How the attempt ended; empty while it runs."
     )

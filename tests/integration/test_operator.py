@@ -1,0 +1,369 @@
+"""The operator on a real API server, with the chart's rights. Pods get no node: we tell how they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from builders import make_failure, make_success
+from installation import find_kubectl, install, sample_run
+from operator_process import OperatorProcess
+
+from trainwright.contract import Cause, ExitCode, RunReport
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+    from trainwright_devstack.controlplane import ControlPlane
+
+Object = dict[str, Any]
+RUNS = ("trainwright.dev", "v1alpha1")
+UNSCHEDULED = {"gpus": 0, "schedulerName": "nobody"}
+
+
+@pytest.fixture(scope="module")
+def operator(
+    control_plane: ControlPlane,
+    kube: client.ApiClient,
+    assets: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[OperatorProcess]:
+    install(find_kubectl(assets, control_plane))
+    operator = OperatorProcess(tmp_path_factory.mktemp("operator"), control_plane, kube).start()
+    yield operator
+    assert operator.stop() == 0, operator.log.read_text()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A namespace in which runs are made, watched and ended."""
+
+    kube: client.ApiClient
+    namespace: str
+
+    @property
+    def core(self) -> client.CoreV1Api:
+        from kubernetes import client
+
+        return client.CoreV1Api(self.kube)
+
+    @property
+    def batch(self) -> client.BatchV1Api:
+        from kubernetes import client
+
+        return client.BatchV1Api(self.kube)
+
+    @property
+    def runs(self) -> client.CustomObjectsApi:
+        from kubernetes import client
+
+        return client.CustomObjectsApi(self.kube)
+
+    def create(self, name: str = "run", **spec: Any) -> None:
+        """Create a run whose pods no scheduler takes."""
+        body = sample_run(name, self.namespace, **{"compute": UNSCHEDULED, **spec})
+        self.runs.create_namespaced_custom_object(*RUNS, self.namespace, "trainingruns", body)
+
+    def patch(self, name: str = "run", **spec: Any) -> None:
+        """Change fields of a run's spec."""
+        self.runs.patch_namespaced_custom_object(
+            *RUNS,
+            self.namespace,
+            "trainingruns",
+            name,
+            {"spec": spec},
+            _content_type="application/merge-patch+json",
+        )
+
+    def get(self, name: str = "run") -> Object:
+        """Return the run."""
+        found: Object = self.runs.get_namespaced_custom_object(*RUNS, self.namespace, "trainingruns", name)
+        return found
+
+    def wait(self, reached: Callable[[Object], bool], name: str = "run", seconds: float = 20) -> Object:
+        """Return the run's status as soon as it is as wanted."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status: Object = self.get(name).get("status", {})
+            if status and reached(status):
+                return status
+            assert time.monotonic() < deadline, status
+            time.sleep(0.05)
+
+    def wait_for_phase(self, phase: str, name: str = "run") -> Object:
+        """Return the status once the run is in a phase."""
+        return self.wait(lambda status: status.get("phase") == phase, name)
+
+    def wait_for_pod(self, attempt: int, name: str = "run") -> str:
+        """Return the name of the attempt's pod once the run names it as the one that may report."""
+        job = f"{name}-{attempt}"
+        status = self.wait(
+            lambda status: status.get("currentPod", {}).get("name", "").startswith(f"{job}-"), name
+        )
+        pod: str = status["currentPod"]["name"]
+        return pod
+
+    def end_pod(
+        self, pod: str, exit_code: int, report: RunReport | None = None, reason: str = "Error"
+    ) -> None:
+        """Tell the API server, as a kubelet would, that a pod ended."""
+        terminated = {
+            "exitCode": exit_code,
+            "reason": "Completed" if exit_code == 0 else reason,
+            "message": report.to_json() if report else "",
+            "startedAt": "2026-01-02T03:04:05Z",
+            "finishedAt": "2026-01-02T03:05:05Z",
+        }
+        status = {
+            "phase": "Succeeded" if exit_code == 0 else "Failed",
+            "containerStatuses": [
+                {
+                    "name": "trainer",
+                    "image": "trainer:test",
+                    "imageID": "",
+                    "ready": False,
+                    "restartCount": 0,
+                    "state": {"terminated": terminated},
+                }
+            ],
+        }
+        self.core.patch_namespaced_pod_status(pod, self.namespace, {"status": status})
+
+
+@pytest.fixture
+def bench(operator: OperatorProcess, kube: client.ApiClient, namespace: str) -> Bench:
+    return Bench(kube, namespace)
+
+
+def condition(status: Object, type_: str) -> Object:
+    return next(item for item in status["conditions"] if item["type"] == type_)
+
+
+def test_a_run_becomes_a_plan_a_workspace_and_a_job(bench: Bench) -> None:
+    bench.create()
+    pod = bench.wait_for_pod(1)
+    uid = bench.get()["metadata"]["uid"]
+    children = [
+        bench.core.read_namespaced_config_map("run-plan", bench.namespace),
+        bench.core.read_namespaced_persistent_volume_claim("run-workspace", bench.namespace),
+        bench.batch.read_namespaced_job("run-1", bench.namespace),
+    ]
+    assert {child.metadata.owner_references[0].uid for child in children} == {uid}
+    assert (
+        bench.core.read_namespaced_pod(pod, bench.namespace).spec.service_account_name
+        == "trainwright-trainer"
+    )
+
+
+def test_a_run_whose_pod_finishes_succeeds_and_kubectl_wait_would_return(bench: Bench) -> None:
+    bench.create()
+    bench.end_pod(bench.wait_for_pod(1), 0, make_success(1))
+    status = bench.wait_for_phase("Succeeded")
+    assert condition(status, "Succeeded")["status"] == "True"
+    assert status["observedGeneration"] == 1
+    assert status["attempts"][0]["outcome"] == "Succeeded"
+
+
+def test_nothing_of_ours_is_on_the_users_object(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    metadata = bench.get()["metadata"]
+    assert "finalizers" not in metadata
+    assert "annotations" not in metadata
+    assert "labels" not in metadata
+
+
+def test_a_failure_that_no_retry_can_mend_fails_at_once_with_its_cause_and_hint(bench: Bench) -> None:
+    bench.create()
+    bench.end_pod(
+        bench.wait_for_pod(1), ExitCode.DATA, make_failure(1, Cause.DATA, ExitCode.DATA, "no images")
+    )
+    status = bench.wait_for_phase("Failed")
+    assert status["failure"] | {} == {
+        "cause": "Data",
+        "exitCode": 65,
+        "message": "no images",
+        "hint": "mend it",
+    }
+    assert condition(status, "Failed")["reason"] == "NotRetryable"
+
+
+def test_attempts_follow_each_other_until_the_budget_is_spent_and_a_request_grants_one_more(
+    bench: Bench,
+) -> None:
+    bench.create(retry={"publishing": 1})
+    for attempt in (1, 2):
+        word = make_failure(attempt, Cause.PUBLISHING, ExitCode.PUBLISHING, "401")
+        bench.end_pod(bench.wait_for_pod(attempt), ExitCode.PUBLISHING, word)
+    status = bench.wait_for_phase("Failed")
+    assert condition(status, "Failed")["reason"] == "BudgetSpent"
+    assert status["attempt"] == 2
+    bench.patch(retryRequest="password mended")
+    bench.end_pod(bench.wait_for_pod(3), 0, make_success(3))
+    status = bench.wait_for_phase("Succeeded")
+    assert [attempt["outcome"] for attempt in status["attempts"]] == ["Failed", "Failed", "Succeeded"]
+    assert "failure" not in status
+
+
+def test_everything_that_is_missing_is_said_at_once_and_the_run_goes_on_when_it_is_there(
+    bench: Bench,
+) -> None:
+    bench.create(
+        dataset={"source": {"persistentVolumeClaim": {"claimName": "annotations"}}},
+        delivery={
+            "api": {"url": "https://api.example", "credentials": {"secretName": "publisher"}},
+            "sealing": {
+                "recipients": {"configMapName": "recipients"},
+                "signingKey": {"secretName": "signing"},
+            },
+        },
+    )
+    status = bench.wait(lambda status: condition(status, "Accepted")["status"] == "False")
+    message = condition(status, "Accepted")["message"]
+    for name in ("annotations", "publisher", "recipients", "signing"):
+        assert repr(name) in message
+    assert bench.batch.list_namespaced_job(bench.namespace).items == []
+    _create_what_is_missing(bench)
+    bench.wait(lambda status: condition(status, "Accepted")["status"] == "True", seconds=30)
+    bench.wait_for_pod(1)
+
+
+def _create_what_is_missing(bench: Bench) -> None:
+    label = {"trainwright.dev/use": "delivery"}
+    secrets = {
+        "publisher": {"AZAION_API_EMAIL": "a@b.example", "AZAION_API_PASSWORD": "x"},
+        "signing": {"publisher.key": "x"},
+    }
+    for name, data in secrets.items():
+        body = {"metadata": {"name": name, "labels": label}, "stringData": data}
+        bench.core.create_namespaced_secret(bench.namespace, body)
+    metadata = {"name": "recipients", "labels": {"trainwright.dev/use": "recipients"}}
+    bench.core.create_namespaced_config_map(
+        bench.namespace, {"metadata": metadata, "data": {"reader.pub": "x"}}
+    )
+    claim = {"accessModes": ["ReadOnlyMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    bench.core.create_namespaced_persistent_volume_claim(
+        bench.namespace, {"metadata": {"name": "annotations"}, "spec": claim}
+    )
+
+
+def test_a_planted_config_map_of_the_plans_name_is_not_adopted(bench: Bench) -> None:
+    planted = {"metadata": {"name": "run-plan"}, "data": {"plan.json": "{}"}}
+    bench.core.create_namespaced_config_map(bench.namespace, planted)
+    bench.create()
+    status = bench.wait(lambda status: condition(status, "Accepted")["status"] == "False")
+    assert condition(status, "Accepted")["reason"] == "NameTaken"
+    assert "'run-plan'" in condition(status, "Accepted")["message"]
+    found = bench.core.read_namespaced_config_map("run-plan", bench.namespace)
+    assert (found.data, found.metadata.owner_references) == ({"plan.json": "{}"}, None)
+    assert bench.batch.list_namespaced_job(bench.namespace).items == []
+
+
+def test_deleting_a_run_removes_its_children(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    bench.runs.delete_namespaced_custom_object(*RUNS, bench.namespace, "trainingruns", "run")
+    deadline = time.monotonic() + 30
+    while _children(bench):
+        assert time.monotonic() < deadline, _children(bench)
+        time.sleep(0.1)
+
+
+def _children(bench: Bench) -> list[str]:
+    """Return what is left; a claim stays until its protection has seen that no pod uses it."""
+    config_maps = bench.core.list_namespaced_config_map(bench.namespace).items
+    jobs = bench.batch.list_namespaced_job(bench.namespace).items
+    pods = bench.core.list_namespaced_pod(bench.namespace).items
+    claims = bench.core.list_namespaced_persistent_volume_claim(bench.namespace).items
+    items = [*config_maps, *jobs, *pods, *claims]
+    return [item.metadata.name for item in items if item.metadata.name.startswith("run")]
+
+
+def test_a_finished_run_whose_job_and_plan_are_deleted_stays_finished(
+    bench: Bench, operator: OperatorProcess
+) -> None:
+    bench.create()
+    bench.end_pod(bench.wait_for_pod(1), 0, make_success(1))
+    before = bench.wait_for_phase("Succeeded")
+    bench.batch.delete_namespaced_job("run-1", bench.namespace, propagation_policy="Background")
+    bench.core.delete_namespaced_config_map("run-plan", bench.namespace)
+    operator.kill()
+    operator.start()
+    time.sleep(1)
+    assert bench.get()["status"] == before
+    assert bench.batch.list_namespaced_job(bench.namespace).items == []
+
+
+def test_a_run_goes_on_when_the_operator_was_killed_and_the_pod_ended_meanwhile(
+    bench: Bench, operator: OperatorProcess
+) -> None:
+    bench.create()
+    pod = bench.wait_for_pod(1)
+    operator.kill()
+    bench.end_pod(pod, 0, make_success(1))
+    operator.start()
+    assert bench.wait_for_phase("Succeeded")["attempt"] == 1
+
+
+def test_a_deleted_job_is_followed_by_another_attempt(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    bench.batch.delete_namespaced_job("run-1", bench.namespace, propagation_policy="Background")
+    bench.wait_for_pod(2)
+    first = bench.get()["status"]["attempts"][0]
+    assert (first["cause"], first["message"]) == ("Infrastructure", "the Job run-1 was deleted")
+
+
+def test_suspending_ends_the_pod_and_resuming_starts_the_next_attempt(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    bench.patch(suspend=True)
+    status = bench.wait_for_phase("Suspended")
+    assert condition(status, "Ready") | {} == condition(status, "Ready") | {
+        "status": "True",
+        "reason": "Suspended",
+    }
+    assert bench.core.list_namespaced_pod(bench.namespace).items == []
+    bench.patch(suspend=False)
+    bench.wait_for_pod(2)
+    assert bench.get()["status"]["attempts"][0]["outcome"] == "Stopped"
+
+
+def test_cancelling_is_for_good(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    bench.patch(cancel=True)
+    bench.wait_for_phase("Cancelled")
+    bench.patch(retryRequest="please")
+    status = bench.wait(lambda status: status["observedGeneration"] == 3)
+    assert status["phase"] == "Cancelled"
+    assert bench.batch.list_namespaced_job(bench.namespace).items == []
+
+
+def test_transitions_are_told_as_events_about_the_run(bench: Bench) -> None:
+    bench.create()
+    bench.end_pod(bench.wait_for_pod(1), 0, make_success(1))
+    bench.wait_for_phase("Succeeded")
+    deadline = time.monotonic() + 10
+    while "Succeeded" not in (reasons := _event_reasons(bench)):
+        assert time.monotonic() < deadline, reasons
+        time.sleep(0.1)
+    assert "AttemptStarted" in reasons
+
+
+def _event_reasons(bench: Bench) -> list[str]:
+    events = bench.core.list_namespaced_event(bench.namespace).items
+    return [event.reason for event in events if event.involved_object.kind == "TrainingRun"]
+
+
+def test_a_run_at_rest_is_not_written_to(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    time.sleep(0.5)
+    before = bench.get()["metadata"]["resourceVersion"]
+    time.sleep(6)  # longer than a relist
+    assert bench.get()["metadata"]["resourceVersion"] == before
