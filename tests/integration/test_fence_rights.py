@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from installation import find_kubectl, install
+from installation import Kubectl, find_kubectl, install
+
+from trainwright_operator.manifests.access import trainer_access
+from trainwright_operator.names import TRAINER_ACCOUNT
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -58,12 +61,15 @@ FORBIDDEN = [
     ("delete", "admissionregistration.k8s.io", "validatingadmissionpolicies", "trainwright-trainer-fence"),
     ("get", "admissionregistration.k8s.io", "validatingadmissionpolicies", "another"),
     ("impersonate", "", "users", ""),
+    ("patch", "events.k8s.io", "events", ""),
 ]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def installed(control_plane: ControlPlane, assets: Path) -> None:
-    install(find_kubectl(assets, control_plane))
+def kubectl(control_plane: ControlPlane, assets: Path) -> Kubectl:
+    found = find_kubectl(assets, control_plane)
+    install(found)
+    return found
 
 
 def _may(kube: client.ApiClient, user: str, right: Right, namespace: str) -> bool:
@@ -89,6 +95,35 @@ def test_the_operator_may_do_its_work(kube: client.ApiClient) -> None:
 
 def test_the_operator_may_do_nothing_else(kube: client.ApiClient) -> None:
     assert [right for right in FORBIDDEN if _may(kube, OPERATOR, right, "default")] == []
+
+
+@pytest.mark.parametrize("namespaced", [False, True], ids=["everywhere", "in its namespaces only"])
+def test_the_operator_gives_trainers_their_access_and_nobody_any_other(
+    kubectl: Kubectl, namespace: str, namespaced: bool
+) -> None:
+    """The API server lets an account give away only what it has: this needs neither bind nor escalate."""
+    operator = OPERATOR
+    if namespaced:
+        operator = f"system:serviceaccount:{namespace}:operator"
+        binding = _binding("operator", namespace, "trainwright-operator", "operator")
+        kubectl.succeed("create", "-f", "-", manifest=binding)
+    account, binding = trainer_access(namespace)
+    for manifest in (account, binding):
+        kubectl.succeed("create", "-f", "-", "--as", operator, manifest=manifest)
+    for role in ("edit", "cluster-admin"):
+        more = _binding(role, namespace, role, TRAINER_ACCOUNT)
+        refused = kubectl.run("create", "-f", "-", "--as", operator, manifest=more)
+        assert "attempting to grant RBAC permissions not currently held" in refused.stderr
+
+
+def _binding(name: str, namespace: str, role: str, account: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+    }
 
 
 def test_roles_for_people_are_part_of_the_clusters_own(kube: client.ApiClient, namespace: str) -> None:
