@@ -51,10 +51,10 @@ def _type_in_words(schema: Schema) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if "items" in schema:
-        return f"list of {_type_in_words(schema['items'])}, at most {schema['maxItems']}"
+        return f"list, at most {schema['maxItems']}, of {_type_in_words(schema['items'])}"
     if "additionalProperties" in schema:
         values = _type_in_words(schema["additionalProperties"])
-        return f"map of {values}, at most {schema['maxProperties']}"
+        return f"map, at most {schema['maxProperties']}, of {values}"
     if schema.get("format") == "date-time":
         return "time"
     return str(schema["type"]) + _bounds_in_words(schema)
