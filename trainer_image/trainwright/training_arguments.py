@@ -32,7 +32,7 @@ def _problem_of(name: str, value: ArgumentValue) -> str | None:
         return f"{name} is not known" + (f", did you mean {nearest[0]}?" if nearest else "")
     types = table["arguments"][name]
     if not any(_is_of_type(value, wanted) for wanted in types):
-        return f"{name} is {value!r}, not a {' or '.join(types)}"
+        return f"{name} is {value!r}, which is no {' or '.join(types)}"
     return None
 
 
