@@ -52,8 +52,12 @@ def find_kubectl(assets: Path, plane: ControlPlane) -> Kubectl:
 
 
 def install(kubectl: Kubectl) -> None:
-    """Install what the chart renders, but for the operator itself; again is fine."""
-    documents = [item for item in yaml.safe_load_all(INSTALL.read_text()) if item["kind"] != "Deployment"]
+    """Install what the chart renders, but for the operator and its settings; again is fine."""
+    documents = [
+        item
+        for item in yaml.safe_load_all(INSTALL.read_text())
+        if item["kind"] not in ("Deployment", "ConfigMap")
+    ]
     text = yaml.safe_dump_all(documents)
     done = subprocess.run(
         [kubectl.program, "--kubeconfig", kubectl.kubeconfig, "apply", "--server-side", "-f", "-"],
