@@ -93,6 +93,8 @@ def build() -> dict[str, tuple[str, str, bytes, bytes]]:
                             Writer(recipients={"spare": reader("recipient")})),
         "recipient_same_id": ("sealed for another key of the same id", "RecipientError",
                               Writer(recipients={"field": reader("s")})),
+        "recipient_twice": ("two stanzas of one key id", "MalformedError",
+                            Writer(edit_stanzas=lambda s: b"\0\2" + s[2:] + s[2:])),
         "stanza_changed": ("one bit of the wrapped key, signed again", "RecipientError",
                            Writer(edit_stanzas=lambda s: flip(s, 8 * 50))),
         "stanza_added": ("a second stanza, signed but unknown to the data key", "HeaderMacError",

@@ -375,3 +375,12 @@ def test_names_are_taken_apart_as_they_were_made() -> None:
 def test_what_is_no_pointer_is_named(text: str) -> None:
     with pytest.raises(PublishingError, match=r"parts\.json is not a pointer"):
         Pointer.from_text(text, name="parts.json")
+
+
+def test_an_unknown_format_is_refused_by_name_and_unknown_fields_are_read_over() -> None:
+    part = {"name": "parts.v1.x.big", "size": 1, "digest": "sha256:" + "0" * 64}
+    values = {"model": "parts", "version": "v1", "fileId": "0" * 32, "bucket": "models", "small": part}
+    text = json.dumps({**values, "big": part, "novelty": 1})
+    assert Pointer.from_text(text, name="parts.json").model == "parts"
+    with pytest.raises(PublishingError, match="format 'trainwright-v9'; known here: 'trainwright-v1'"):
+        Pointer.from_text(json.dumps({**values, "big": part, "format": "trainwright-v9"}), name="parts.json")

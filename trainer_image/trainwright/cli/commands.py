@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic.alias_generators import to_camel
 
 from trainwright.cli import keys
-from trainwright.cli.output import print_error, print_json, print_lines
+from trainwright.cli.output import print_error, print_json, print_lines, show_progress
 from trainwright.delivery import (
     ApiCredentials,
     CdnCredentials,
@@ -76,7 +77,9 @@ def fetch_model(  # noqa: PLR0913, PLR0917 - one parameter for each option of th
     )
     cdn = CdnCredentials.from_folder(cdn_credentials, "downloader") if cdn_credentials else None
     source = Source(ResourceApi(api_url, account), folder, cdn)
-    _print_fetched(fetch(name, version or None, source, opening, to), as_json=as_json)
+    with show_progress(f"fetching {model} from {source.api.url}"):
+        fetched = fetch(name, version or None, source, opening, to)
+    _print_fetched(fetched, as_json=as_json)
 
 
 @app.command("inspect")
@@ -87,7 +90,7 @@ def inspect_part(
     """Show what a small part says of itself; nothing of it is verified, and no key is needed."""
     facts = asdict(inspect(small))
     if as_json:
-        print_json(facts)
+        print_json({to_camel(key): value for key, value in facts.items()})
         return
     shown = {**facts, "recipients": ", ".join(facts["recipients"])}
     shown["algorithms"] = ", ".join(facts["algorithms"].values())

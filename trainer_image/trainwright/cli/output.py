@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +21,17 @@ def print_json(value: dict[str, Any]) -> None:
 def print_lines(*lines: str) -> None:
     """Print lines on stdout as they are, so that commands in them can be copied."""
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+@contextmanager
+def show_progress(what: str) -> Iterator[None]:
+    """Show on a terminal that something goes on; elsewhere say nothing."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        yield
 
 
 def print_error(error: StepError | OSError) -> None:

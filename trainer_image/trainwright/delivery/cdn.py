@@ -15,7 +15,7 @@ import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as S3ConnectionError
 
 from trainwright.delivery.credentials import CdnCredentials
@@ -118,10 +118,10 @@ class Cdn:
                 for item in page.get("Contents", []):
                     yield StoredObject(item["Key"], item["Size"], item["LastModified"])
 
-    def read_clock(self) -> datetime:
-        """Return the server's time: ages of its files are measured by its own clock."""
-        with self._explain("ask for the time"):
-            answer = self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1, Prefix="-")
+    def read_clock(self, prefix: str) -> datetime:
+        """Return the server's time: ages of files below the prefix are measured by its own clock."""
+        with self._explain(f"list {prefix}*"):
+            answer = self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1, Prefix=prefix)
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
@@ -156,7 +156,7 @@ class Cdn:
                     )
                     for piece in answer["Body"].iter_chunks(PIECE):
                         digest.update(piece)
-                except (S3ConnectionError, HTTPClientError):
+                except (S3ConnectionError, HTTPClientError, IncompleteReadError):
                     if attempt + 1 == ATTEMPTS:
                         raise
                 else:

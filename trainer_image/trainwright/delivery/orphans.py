@@ -42,7 +42,7 @@ def _remove(  # noqa: PLR0913, PLR0917 - two servers and what to look for on the
     model: str, folder: str, api: ResourceApi, cdn: Cdn, in_flight: timedelta, removed: list[str]
 ) -> None:
     prefix = f"{folder}/{model}."
-    before = cdn.read_clock() - in_flight
+    before = cdn.read_clock(prefix) - in_flight
     removed.extend(cdn.abort_uploads(prefix, before))
     current = _read_file_id(api, folder, name_pointer(model))
     for item in list(cdn.list_objects(prefix)):

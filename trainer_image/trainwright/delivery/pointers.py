@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from trainwright.artifacts import SealedModel
 from trainwright.contract import Contract, ModelSettings, PartReport
 from trainwright.errors import PublishingError
+
+FORMAT = "trainwright-v1"
 
 _BIG_NAME = re.compile(r"(?P<model>[a-z0-9-]+)\.(?P<version>[a-z0-9.-]+)\.(?P<file_id>[0-9a-f]{32})\.big")
 
@@ -16,7 +18,10 @@ _BIG_NAME = re.compile(r"(?P<model>[a-z0-9-]+)\.(?P<version>[a-z0-9.-]+)\.(?P<fi
 class Pointer(Contract):
     """What `{model}.json` and `{model}.{version}.json` hold: where the two parts are, and what they are."""
 
-    format: str = Field(default="trainwright-v1", pattern=r"^[a-z0-9-]{1,63}$")
+    # A newer publisher may say more than this reader knows; what it must know is in `format`.
+    model_config = ConfigDict(extra="ignore")
+
+    format: str = Field(default=FORMAT, pattern=r"^[a-z0-9-]{1,63}$")
     model: str
     version: str
     file_id: str = Field(pattern=r"^[0-9a-f]{32}$")
@@ -28,7 +33,7 @@ class Pointer(Contract):
     def from_text(cls, text: str, *, name: str) -> Pointer:
         """Read a pointer; what breaks the form is named."""
         try:
-            return cls.model_validate_json(text)
+            pointer = cls.model_validate_json(text)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(str(part) for part in item['loc']) or 'text'}: {item['msg']}"
@@ -38,6 +43,12 @@ class Pointer(Contract):
                 f"{name} is not a pointer to a sealed model: {problems}",
                 hint="publish the model again, or use a newer reader",
             ) from None
+        if pointer.format != FORMAT:
+            raise PublishingError(
+                f"{name} leads to a model in the format {pointer.format!r}; known here: {FORMAT!r}",
+                hint="use a newer reader",
+            )
+        return pointer
 
 
 def name_pointer(model: str, version: str | None = None) -> str:

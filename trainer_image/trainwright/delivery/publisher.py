@@ -58,10 +58,10 @@ def _deliver_big(path: Path, part: PartReport, destination: Destination) -> None
         LOG.info("%s is on the CDN already", part.name)
         return
     cdn.upload(path, key)
-    stored = cdn.find_size(key)
-    if stored != part.size or cdn.hash(key, part.size) != part.digest:
+    digest, size = cdn.hash(key, part.size), cdn.find_size(key)
+    if digest != part.digest or size != part.size:
         raise PublishingError(
-            f"the CDN holds something else than {part.name}: {stored} bytes, {part.size} were sent",
+            f"the CDN holds something else than {part.name}: {size} bytes, {part.size} were sent",
             hint="the part was damaged on disk or on its way; a retry uploads it again",
         )
 

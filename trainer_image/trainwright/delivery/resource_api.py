@@ -135,7 +135,13 @@ class ResourceApi:
     def _get(self, folder: str, name: str, consume: Callable[[requests.Response], Result]) -> Result:
         body = {"fileName": _check_name(name), **self._get_fields}
         path = f"/resources/get/{_quote(folder)}"
-        return self._persist(lambda: self._authorized(path, lambda: {"json": body}, consume))
+        try:
+            return self._persist(lambda: self._authorized(path, lambda: {"json": body}, consume))
+        except FileMissingError:
+            raise FileMissingError(
+                f"{self.url} has no file {name!r} in folder {folder!r}",
+                hint="check model, version and folder",
+            ) from None
 
     def _persist(self, call: Callable[[], Result]) -> Result:
         """Repeat while the server is unavailable, with growing pauses, within the time limit."""
@@ -224,7 +230,7 @@ class ResourceApi:
                 retry_after=_parse_retry_after(response.headers.get("Retry-After")),
             )
         if status == 404:
-            raise FileMissingError(f"{where}: there is no such file", hint="check model, version and folder")
+            raise FileMissingError(f"{where} answers 404", hint="is this the address of a resource API?")
         if not 200 <= status < 300:
             raise PublishingError(f"{where} answers {status}", hint="is this the address of a resource API?")
 

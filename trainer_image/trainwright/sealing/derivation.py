@@ -48,23 +48,21 @@ def wrap_key(data_key: bytes, prelude: Prelude, binding: bytes, recipient: Recip
 
 def unwrap_key(header: Header, binding: bytes, private_key: PrivateKey) -> bytes:
     """Return the data key from the stanza of this key's id."""
-    stanzas = [stanza for stanza in header.stanzas if stanza.key_id == private_key.key_id]
-    if not stanzas:
-        names = ", ".join(repr(stanza.key_id) for stanza in header.stanzas)
+    wrapped = {stanza.key_id: stanza.wrapped_key for stanza in header.stanzas}
+    if private_key.key_id not in wrapped:
+        names = ", ".join(map(repr, wrapped))
         raise RecipientError(
             f"the model is not sealed for the key {private_key.key_id!r}; it is for {names}",
             hint="use the private key of one of them, or have the model sealed for yours",
         )
-    for stanza in stanzas:
-        try:
-            info = _recipient_info(header.prelude, stanza.key_id, binding)
-            return _SUITE.decrypt(stanza.wrapped_key, private_key.exchange, info=info)
-        except InvalidTag:
-            continue
-    raise RecipientError(
-        f"the private key {private_key.key_id!r} does not open the stanza of that name",
-        hint="another key has the same id, or the parts are not those the key was wrapped for",
-    )
+    info = _recipient_info(header.prelude, private_key.key_id, binding)
+    try:
+        return _SUITE.decrypt(wrapped[private_key.key_id], private_key.exchange, info=info)
+    except InvalidTag:
+        raise RecipientError(
+            f"the private key {private_key.key_id!r} does not open the stanza of that name",
+            hint="another key has the same id, or the parts are not those the key was wrapped for",
+        ) from None
 
 
 def compute_header_mac(data_key: bytes, header: Header) -> bytes:

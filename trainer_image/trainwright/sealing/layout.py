@@ -158,6 +158,8 @@ def read_header(file: BinaryIO) -> Header:
     if count == 0:
         raise MalformedError("the model has no recipient")
     stanzas = tuple(_read_stanza(reader) for _ in range(count))
+    if len({stanza.key_id for stanza in stanzas}) != count:
+        raise MalformedError("two recipients have the same key id")
     mac, commitment, publisher = _SEALS.unpack(reader.take(_SEALS.size))
     signature = reader.take(SIGNATURE_SIZE)
     return Header(prelude, big_name, big_digest, stanzas, mac, commitment, publisher, signature)
