@@ -8,7 +8,7 @@ throttle      how often a login may fail
 storage       files on disk: whole under their name, or not there
 uploads       a multipart body, streamed into storage
 cdn           the `cdn.yaml` a role may see
-perimeter     what is around every request: headers, log line, refusals that can be read
+perimeter     what is around every request: headers, log line
 problems      what a refused caller is told
 """
 

@@ -28,7 +28,7 @@ from starlette.middleware import Middleware
 
 from trainwright_resource_api.accounts import LONGEST_PASSWORD, Account, Accounts, Role
 from trainwright_resource_api.cdn import CDN_FILE, Cdn
-from trainwright_resource_api.perimeter import AccessLog, ReadableRefusals, SecurityHeaders
+from trainwright_resource_api.perimeter import AccessLog, SecurityHeaders
 from trainwright_resource_api.problems import ProblemError, bad_request, describe_validation
 from trainwright_resource_api.refusals import add_problem_answers
 from trainwright_resource_api.settings import Settings
@@ -120,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
         lifespan=hold_storage,
         redirect_slashes=False,
-        middleware=[Middleware(AccessLog), Middleware(SecurityHeaders), Middleware(ReadableRefusals)],
+        middleware=[Middleware(AccessLog), Middleware(SecurityHeaders)],
     )
     add_problem_answers(app)
     _add_session_routes(app, server)

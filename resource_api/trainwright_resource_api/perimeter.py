@@ -1,4 +1,4 @@
-"""What is around every request: security headers, one log line, and refusals that can be read."""
+"""What is around every request: security headers and one log line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from trainwright_resource_api.settings import MIB
 
 ACCESS_LOG = logging.getLogger("trainwright_resource_api.access")
 
@@ -25,9 +22,6 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 TRANSPORT_SECURITY = "max-age=31536000"
-
-DRAINED_BYTES = 64 * MIB
-DRAINED_SECONDS = 10
 
 
 class SecurityHeaders:
@@ -84,44 +78,6 @@ class AccessLog:
                 "account": scope.get("state", {}).get("account"),
             }
             ACCESS_LOG.info("request", extra={"fields": fields})
-
-
-class ReadableRefusals:
-    """Reads on, within limits, when a request is refused before its body was read.
-
-    A server that answers and closes while the client is still sending resets the connection, and the
-    client sees a broken pipe instead of the reason. A client that waits for `100 Continue` sends nothing.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        waits = "100-continue" in Headers(scope=scope).get("expect", "").lower()
-        unread = not waits
-
-        async def receive_tracked() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = message["type"] == "http.request" and message.get("more_body", False)
-            return message
-
-        async def send_drained(message: Message) -> None:
-            if unread and message["type"] == "http.response.start" and message["status"] >= 400:
-                await drain()
-            await send(message)
-
-        async def drain() -> None:
-            read = 0
-            with anyio.move_on_after(DRAINED_SECONDS):
-                while unread and read < DRAINED_BYTES:
-                    read += len((await receive_tracked()).get("body", b""))
-
-        await self._app(scope, receive_tracked, send_drained)
 
 
 class JsonLines(logging.Formatter):
