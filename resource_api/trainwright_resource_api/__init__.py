@@ -10,6 +10,7 @@ uploads       a multipart body, streamed into storage
 cdn           the `cdn.yaml` a role may see
 perimeter     what is around every request: headers, log line
 problems      what a refused caller is told
+refusals      which failure is told how
 """
 
 from trainwright_resource_api.application import create_app
