@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 import yaml
+from builders import RunBuilder
 from pydantic import ValidationError
 
 from trainwright import contract
 from trainwright_operator import api, crds
 from trainwright_operator.api.dataset import Dataset
 from trainwright_operator.api.section import Section, built_in_of
+from trainwright_operator.manifests.config import WORKSPACE_SIZE
+from trainwright_operator.manifests.job import GPU_RESOURCE
+from trainwright_operator.plan import resolve_plan
+from trainwright_operator.retries import BUDGET_FIELDS, BUDGETS
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("trainingrun-*.yaml"))
 
@@ -73,6 +78,24 @@ def test_the_defaults_in_words_are_the_contracts(
     for name, default in section.built_in.items():
         text = str(default).lower() if isinstance(default, bool) else str(default).removesuffix(".0")
         assert properties[name]["description"].endswith(f"Default: {text}."), name
+
+
+def test_the_defaults_in_words_are_the_operators() -> None:
+    compute, retry = _properties(api.Compute), _properties(api.Retry)
+    for cause, field in BUDGET_FIELDS.items():
+        if cause.lower() == field.lower():
+            assert retry[field]["description"].endswith(f"Default: {BUDGETS[cause]}."), field
+    assert compute["gpuResource"]["description"].endswith(f"Default: {GPU_RESOURCE}.")
+    claim = compute["workspace"]["properties"]["persistentVolumeClaim"]["properties"]
+    assert claim["size"]["description"].endswith(f"Default: {WORKSPACE_SIZE}.")
+    assert compute["gpus"]["description"].endswith(f"Default: {_gpus_of_a_plan()}.")
+
+
+def _gpus_of_a_plan() -> int:
+    run = RunBuilder().body
+    plan = resolve_plan(run, api.TrainingRunSpec.model_validate(run["spec"]), None).plan
+    assert plan is not None
+    return plan.gpus
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -190,4 +190,4 @@ class Retry(Section):
     infrastructure: int | None = _budget("Attempts after a node, a volume or a network failed.")
     out_of_memory: int | None = _budget("Attempts after the accelerator or the machine ran out of memory.")
     publishing: int | None = _budget("Attempts to deliver the finished model; none of them trains again.")
-    unknown: int | None = _budget("Attempts after a failure nothing is known about.")
+    unknown: int | None = _budget("Attempts after an error inside the trainer, or one nothing is known of.")
