@@ -12,6 +12,7 @@ from pathlib import Path
 
 import publishing_site
 import pytest
+from certificates import write_certificate
 from publishing_site import (
     MODEL_BYTES,
     S3_KEY,
@@ -100,17 +101,14 @@ def test_a_multipart_upload_is_read_back_whole(site: Site, servers: Servers, tmp
 
 def test_a_cdn_with_its_own_authority_is_verified(tmp_path: Path) -> None:
     binary, port = find_versitygw(), take_port()
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
-    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.crt"]
-    extra = ["-addext", "subjectAltName=IP:127.0.0.1", *files]
-    subprocess.run([*command.split(), *extra], check=True, capture_output=True, timeout=60)
+    certificate, key = write_certificate(tmp_path)
     (tmp_path / "s3/models").mkdir(parents=True)
     (tmp_path / "part").write_bytes(b"part")
     write_cdn_file(tmp_path / "cdn.yaml", f"https://127.0.0.1:{port}")
     trusting = CdnCredentials.from_folder(tmp_path, "uploader")
     server = subprocess.Popen(
         [
-            binary, "--quiet", "--cert", tmp_path / "ca.crt", "--key", tmp_path / "key.pem",
+            binary, "--quiet", "--cert", certificate, "--key", key,
             "--port", f"127.0.0.1:{port}", "posix", tmp_path / "s3",
         ],
         env={"ROOT_ACCESS_KEY": S3_KEY, "ROOT_SECRET_KEY": S3_SECRET, "HOME": str(tmp_path)},

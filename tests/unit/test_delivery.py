@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from certificates import write_certificate
 
 from trainwright.delivery import ApiCredentials, CdnCredentials, ResourceApi
 from trainwright.delivery.endpoints import check_endpoint
@@ -184,11 +184,14 @@ def test_a_refused_login_is_not_repeated(script: Script) -> None:
     assert script.paths() == ["/login"]
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"token": 5}', b""])
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b'{"token": 5}', b"", b'{"token": "two\\nlines"}', b"\xff", b" " * (2 << 20)]
+)
 def test_a_login_without_a_token_is_an_error(script: Script, body: bytes) -> None:
     script.answers["/login"] = [Answer(body=body)]
-    with pytest.raises(PublishingError, match="without a token"):
+    with pytest.raises(PublishingError, match="without a token|larger than") as raised:
         connect(script).read_text("models", "parts.json")
+    assert "two" not in str(raised.value)
 
 
 def test_a_download_that_is_cut_starts_again(script: Script) -> None:
@@ -251,16 +254,7 @@ def test_a_server_that_is_not_there_is_an_error_with_a_hint() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
-    extra = [
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-keyout",
-        folder / "key.pem",
-        "-out",
-        folder / "ca.crt",
-    ]
-    subprocess.run([*command.split(), *extra], check=True, capture_output=True, timeout=60)
+    write_certificate(folder)
     return folder
 
 

@@ -37,6 +37,7 @@ LARGEST_TEXT = 1 << 20
 OLDER_SERVERS = {"hardware": "trainwright"}
 """Older servers want hardware information; a constant, for nobody learns about a pod's machine here."""
 
+_TOKEN = re.compile(r"[!-~]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 
@@ -184,7 +185,7 @@ class ResourceApi:
             self._check(response, "/login")
             answer = self._read(_parse_json, response)
         token = answer.get("token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise PublishingError(f"{self.url}/login answers without a token", hint="is this a resource API?")
         return token
 
@@ -267,9 +268,10 @@ def _consume(
 
 
 def _parse_json(response: requests.Response) -> Any:
-    content = response.raw.read(LARGEST_TEXT, decode_content=True)
+    pieces: list[bytes] = []
+    _consume(response, pieces.append, LARGEST_TEXT, "the answer to a login")
     try:
-        return json.loads(content)
+        return json.loads(b"".join(pieces))
     except ValueError:
         return None
 
