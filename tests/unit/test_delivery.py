@@ -189,7 +189,7 @@ def test_a_refused_login_is_not_repeated(script: Script) -> None:
 )
 def test_a_login_without_a_token_is_an_error(script: Script, body: bytes) -> None:
     script.answers["/login"] = [Answer(body=body)]
-    with pytest.raises(PublishingError, match="without a token|larger than") as raised:
+    with pytest.raises(PublishingError, match=r"without a token|larger than") as raised:
         connect(script).read_text("models", "parts.json")
     assert "two" not in str(raised.value)
 
