@@ -45,7 +45,7 @@ def cache_folder() -> Path:
 
 def cached_folder() -> Path:
     """Return the folder of the cache for this version and machine."""
-    return cache_folder() / f"kubernetes-{KUBERNETES_VERSION}-{system()}-{architecture()}"
+    return cache_folder() / f"control-plane-{KUBERNETES_VERSION}-{system()}-{architecture()}"
 
 
 def system() -> str:

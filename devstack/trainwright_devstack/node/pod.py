@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -217,11 +218,13 @@ class PodWorker:
             return
         message_path = container.spec.get("terminationMessagePath") or TERMINATION_MESSAGE
         paths = PathMap({**mounts.places, message_path: container.message_file(container.run + 1)})
-        directory = Path(paths.rewrite(container.spec.get("workingDir") or str(home)))
+        # Only what the pod says is rewritten: our own folders may lie below a path that it mounts, as /tmp.
+        wanted = container.spec.get("workingDir")
+        directory = Path(paths.rewrite(wanted)) if wanted else home
         self._waiting.pop(container.name, None)
         container.start(
             command_line(container.spec, environment, paths),
-            rewrite_environment(environment, paths),
+            base | rewrite_environment(_differences(environment, base), paths),
             directory,
         )
 
@@ -318,3 +321,7 @@ class PodWorker:
 
 def _seconds(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
+
+
+def _differences(environment: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if base.get(name) != value}

@@ -1,0 +1,129 @@
+"""The command line of the devstack: up, down, status."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainwright_devstack.acquisition import AcquisitionError
+from trainwright_devstack.api import ApiError, describe
+from trainwright_devstack.binaries import BinariesError
+from trainwright_devstack.installation import InstallationError
+from trainwright_devstack.processes import Process, ProcessError
+from trainwright_devstack.stack import Devstack, StackError, StackOptions, is_up, take_down
+from trainwright_devstack.state import DEFAULT_FOLDER, STATE_FILE, StackState
+
+INIT = 1
+UP_SECONDS = 3600.0
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A whole Trainwright on this machine: cluster, S3 server, resource API, operator.",
+)
+
+FolderOption = Annotated[Path, typer.Option(help="Where the stack keeps everything.")]
+
+
+@app.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it running and return.")] = False,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Use this cluster; start none.")] = None,
+    nodes: Annotated[
+        str, typer.Option(help="`process`: run pods as processes of this machine; else the cluster's own.")
+    ] = "auto",
+    operator: Annotated[bool, typer.Option(help="Install the operator.")] = True,
+    folder: FolderOption = DEFAULT_FOLDER,
+) -> None:
+    """Start everything; without --detach it runs until Ctrl-C."""
+    if nodes not in {"auto", "process"}:
+        raise typer.BadParameter(f"--nodes is auto or process, not {nodes}")
+    if is_up(folder):
+        raise StackError(f"a stack is up in {folder}; stop it with `trainwright-devstack down`")
+    if detach:
+        _detach(folder)
+        return
+    options = StackOptions(kubeconfig, process_node=nodes == "process", operator=operator)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        with Devstack(folder, options, _say) as stack:
+            _tell(folder, stack.state)
+            signal.pause()
+    except KeyboardInterrupt:
+        _say("stopped")
+
+
+@app.command()
+def down(folder: FolderOption = DEFAULT_FOLDER) -> None:
+    """Stop everything, also what a crash left behind."""
+    _say("stopped" if take_down(folder) else "nothing was running")
+
+
+@app.command()
+def status(folder: FolderOption = DEFAULT_FOLDER) -> None:
+    """Print what is up; the exit code is 1 when nothing is."""
+    state = StackState.read(folder)
+    if state is None or not is_up(folder):
+        _say("no stack is up")
+        raise typer.Exit(1)
+    _tell(folder, state)
+
+
+def _detach(folder: Path) -> None:
+    """Start the same command again in the background, and show what it says until it is up."""
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    supervisor = Process(folder / "supervisor")
+    supervisor.log.unlink(missing_ok=True)
+    supervisor.start([sys.executable, "-m", "trainwright_devstack", *arguments], owner=INIT)
+    shown = 0
+    deadline = time.monotonic() + UP_SECONDS
+    while True:
+        alive = supervisor.alive()
+        text = supervisor.log.read_text()
+        sys.stdout.write(text[shown:])
+        sys.stdout.flush()
+        shown = len(text)
+        if not alive or time.monotonic() > deadline:
+            raise typer.Exit(1)
+        if (folder / STATE_FILE).exists():
+            return
+        time.sleep(0.2)
+
+
+def _tell(folder: Path, state: StackState) -> None:
+    cluster, api = state.cluster, state.resource_api
+    _say(f"cluster       {cluster.description}")
+    _say(f"S3            {state.s3.endpoint} bucket {state.s3.bucket}")
+    _say(f"resource API  {api.url} accounts {api.publisher.email}, {api.reader.email}")
+    _say(f"credentials   {folder / STATE_FILE}")
+    _say(f"use it with   export KUBECONFIG={cluster.kubeconfig}")
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; what can't be done ends it with a sentence."""
+    try:
+        app()
+    except (StackError, ProcessError, BinariesError, AcquisitionError, InstallationError) as error:
+        sys.exit(f"trainwright-devstack: {error}")
+    except ApiError as error:
+        sys.exit(f"trainwright-devstack: the API server: {describe(error)}")
+
+
+if __name__ == "__main__":
+    main()
