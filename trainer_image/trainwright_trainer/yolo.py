@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ _OVERLAP = 0.7  # Ultralytics' own default for non-maximum suppression
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ARCHITECTURE = re.compile(r"(yolov?\d+)[a-z]?((?:-p\d)?\.ya?ml)")  # the letter is a size within yolo11.yaml
 _METRICS = {
     "mAP50": "metrics/mAP50(B)",
     "mAP50to95": "metrics/mAP50-95(B)",
@@ -112,13 +114,11 @@ def prepare(folder: Path) -> None:
 
 
 def is_architecture(name: str) -> bool:
-    """Return whether Ultralytics knows an architecture file of this name, such as `yolo11n.yaml`."""
-    from ultralytics.nn.tasks import yaml_model_load
-
-    try:
-        return bool(yaml_model_load(name))
-    except FileNotFoundError:
-        return False
+    """Return whether Ultralytics has a detection architecture of this name, such as `yolo11n.yaml`."""
+    match = _ARCHITECTURE.fullmatch(name)
+    folder = Path(str(distribution("ultralytics").locate_file("ultralytics/cfg/models")))
+    known = {path.name for path in folder.rglob("*.yaml")}
+    return match is not None and not known.isdisjoint({name, match[1] + match[2]})
 
 
 def train(job: TrainingJob, hooks: TrainingHooks) -> None:

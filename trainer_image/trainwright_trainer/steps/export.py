@@ -79,6 +79,8 @@ def _normalise(path: Path, settings: OnnxSettings, image_size: int) -> int:
     import onnx  # noqa: PLC0415 - slow to import
 
     model = onnx.load(path)
+    if settings.half:
+        _sort_nodes(model)
     found = {entry.key: entry.value for entry in model.metadata_props}
     kept = {key: found[key] for key in _KEPT_METADATA if key in found}
     kept.update(imgsz=json.dumps([image_size, image_size]), batch=str(settings.max_batch))
@@ -86,6 +88,7 @@ def _normalise(path: Path, settings: OnnxSettings, image_size: int) -> int:
     onnx.helper.set_model_props(model, dict(sorted(kept.items())))
     model.doc_string = model.graph.doc_string = ""
     model.graph.name = "model"
+    del model.graph.value_info[:]  # inferred shapes: their spelling differs from one process to the next
     _fix_image_size(model.graph.input[0].type.tensor_type.shape, image_size)
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -96,6 +99,13 @@ def _normalise(path: Path, settings: OnnxSettings, image_size: int) -> int:
         ) from error
     path.write_bytes(model.SerializeToString(deterministic=True))
     return int(model.opset_import[0].version)
+
+
+def _sort_nodes(model: Any) -> None:
+    """Put the casts that the conversion to half precision appended where the standard wants them."""
+    from onnxruntime.transformers.onnx_model import OnnxModel as Graph  # noqa: PLC0415 - slow to import
+
+    Graph(model).topological_sort()
 
 
 def _fix_image_size(shape: Any, image_size: int) -> None:

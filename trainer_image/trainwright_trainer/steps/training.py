@@ -94,11 +94,12 @@ def _run_training(
 ) -> None:
     arguments = training_arguments(plan.training)
     device = device_of(plan)
+    model = _find_model(plan.training.base_model, places.weights)
     yolo.prepare(places.workspace / "ultralytics")
     if newest is not None:
         recorder.resume(newest.note.epoch)
     job = yolo.TrainingJob(
-        model=_find_model(plan.training.base_model, places.weights),
+        model=model,
         data=places.workspace / dataset.folder / "data.yaml",
         folder=places.workspace / FOLDER / "ultralytics",
         device=device,

@@ -1,0 +1,251 @@
+"""The trainer's program on real trainings: small ones, shared by the tests of this file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from trainwright.artifacts import Dataset, OnnxModel, Weights
+from trainwright.contract import ExitCode, RunPlan, RunReport, Stage
+from trainwright.errors import StepError
+from trainwright_trainer import Places, execute
+from trainwright_trainer.observers import Moment
+from trainwright_trainer.steps.verification import verify_model
+
+IMAGE_SIZE = 64
+EPOCHS = 3
+TRAINED_STAGES = [stage for stage in Stage if stage not in (Stage.SEALING, Stage.PUBLISHING)]
+
+
+def tiny_plan(
+    base_model: str = "yolo11n.yaml", epochs: int = EPOCHS, image_size: int = IMAGE_SIZE
+) -> RunPlan:
+    """Return a plan that trains for seconds."""
+    return RunPlan.model_validate(
+        {
+            "run": {"name": "shapes-1"},
+            "model": {"name": "shapes", "version": "v1"},
+            "dataset": {
+                "source": {"sample": {"images": 40, "imageSize": image_size}},
+                "split": {"train": 60, "valid": 15, "test": 25},
+            },
+            "training": {
+                "baseModel": base_model,
+                "epochs": epochs,
+                "batchSize": 8,
+                "imageSize": image_size,
+                "optimizer": "AdamW",
+                "learningRate": 0.002,
+                "arguments": {"nbs": 8, "mosaic": 0.0},
+            },
+        }
+    )
+
+
+@dataclass
+class Program:
+    """The trainer's program on one workspace."""
+
+    folder: Path
+    plan: RunPlan
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "workspace"
+
+    def start(self, attempt: int = 1, *options: str) -> subprocess.Popen[str]:
+        """Start an attempt."""
+        (self.folder / "plan.json").write_text(self.plan.to_json())
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "trainwright_trainer", "run", "--attempt", str(attempt)),
+                *("--plan", str(self.folder / "plan.json"), "--workspace", str(self.workspace)),
+                *("--termination-message", str(self.folder / f"message-{attempt}"), *options),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.folder,  # a program that leaves files where it runs leaves them here
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "OMP_NUM_THREADS": "2"},
+        )
+
+    def run(self, attempt: int = 1, *options: str) -> tuple[int, str]:
+        """Carry an attempt out; return its exit code and output."""
+        process = self.start(attempt, *options)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    def report(self, attempt: int = 1) -> RunReport:
+        """Return the attempt's last word."""
+        return RunReport.model_validate_json((self.folder / f"message-{attempt}").read_text())
+
+    def recall(self, stage: Stage, kind: type[Any]) -> Any:
+        """Return what the journal says a stage made."""
+        journal = json.loads((self.workspace / "journal.json").read_text())
+        return kind.model_validate_json(journal["entries"][stage]["output"])
+
+
+@dataclass
+class Interrupted:
+    """A training whose first attempt was stopped after an epoch, and whose second one finished."""
+
+    program: Program
+    first_exit_code: int
+    second_exit_code: int
+    second_output: str
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    program = Program(tmp_path_factory.mktemp("interrupted"), tiny_plan())
+    process = program.start(1)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line).get("event") == "epoch":
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    code, output = program.run(2)
+    return Interrupted(program, process.returncode, code, output)
+
+
+@pytest.fixture
+def trained(interrupted: Interrupted, tmp_path: Path) -> Program:
+    """A copy of the finished workspace, to break."""
+    shutil.copytree(interrupted.program.workspace, tmp_path / "workspace")
+    return Program(tmp_path, interrupted.program.plan)
+
+
+def test_sigterm_ends_an_attempt_as_preempted_with_a_checkpoint(interrupted: Interrupted) -> None:
+    assert interrupted.first_exit_code == ExitCode.PREEMPTED
+    report = interrupted.program.report(1)
+    assert report.failure is not None
+    assert report.failure.cause == "Preemption"
+    assert report.failure.stage is Stage.TRAINING
+    assert list(report.finished_stages) == [Stage.DATASET]
+
+
+def test_the_next_attempt_goes_on_from_the_checkpoint(interrupted: Interrupted) -> None:
+    assert interrupted.second_exit_code == ExitCode.SUCCESS, interrupted.second_output
+    report = interrupted.program.report(2)
+    assert report.attempt == 2
+    assert report.outcome == "Succeeded"
+    assert report.progress.percent == 100
+    assert list(report.finished_stages) == TRAINED_STAGES
+    assert report.resumed_from_epoch is not None
+    assert 1 <= report.resumed_from_epoch < EPOCHS
+    epochs = [
+        line["epoch"]
+        for line in map(json.loads, interrupted.second_output.splitlines())
+        if line.get("event") == "epoch"
+    ]
+    assert epochs == list(range(report.resumed_from_epoch + 1, EPOCHS + 1))
+
+
+def test_the_report_names_dataset_metrics_and_model(interrupted: Interrupted) -> None:
+    report = interrupted.program.report(2)
+    assert report.dataset is not None
+    assert report.dataset.images.model_dump() == {"train": 24, "valid": 6, "test": 10}
+    assert {"mAP50", "mAP50to95", "precision", "recall", "gatePassed"} <= report.metrics.keys()
+    assert report.model is not None
+    model = interrupted.program.workspace / "export" / "model.onnx"
+    assert report.model.size == model.stat().st_size
+
+
+def test_nothing_is_written_outside_the_workspace(interrupted: Interrupted) -> None:
+    folder = interrupted.program.folder
+    assert {path.name for path in folder.iterdir()} - {"home"} == {
+        "plan.json",
+        "workspace",
+        "message-1",
+        "message-2",
+    }
+
+
+def test_a_finished_plan_is_recalled_and_nothing_is_done_again(trained: Program) -> None:
+    moments: list[Moment] = []
+
+    class Watch:
+        def observe(self, report: RunReport, moment: Moment) -> None:
+            moments.append(moment)
+
+    weights = trained.workspace / "training" / "weights.pt"
+    before = weights.stat().st_mtime_ns
+    result = execute(trained.plan, Places(trained.workspace), observer=Watch(), attempt=3)
+    assert result.report.outcome == "Succeeded"
+    assert result.weights == trained.recall(Stage.TRAINING, Weights)
+    assert Moment.EPOCH not in moments
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_without_its_journal_a_finished_training_is_still_not_done_again(trained: Program) -> None:
+    """A crash between the last checkpoint and the journal; the same weights give the same ONNX bytes."""
+    before: OnnxModel = trained.recall(Stage.EXPORT, OnnxModel)
+    (trained.workspace / "journal.json").unlink()
+    shutil.rmtree(trained.workspace / "export")
+    code, output = trained.run(3)
+    assert code == ExitCode.SUCCESS, output
+    assert '"event": "epoch"' not in output
+    assert trained.recall(Stage.EXPORT, OnnxModel) == before
+
+
+def test_the_exported_model_takes_one_to_eight_images_and_names_its_classes(trained: Program) -> None:
+    session = onnxruntime.InferenceSession(
+        trained.workspace / "export" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    (given,) = session.get_inputs()
+    assert given.shape[1:] == [3, IMAGE_SIZE, IMAGE_SIZE]
+    for batch in (1, 3, 8):
+        images = np.zeros((batch, *given.shape[1:]), dtype=np.float32)
+        (output,) = session.run(None, {given.name: images})
+        assert output.shape == (batch, 300, 6)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert "circle" in metadata["names"]
+    assert json.loads(metadata["imgsz"]) == [IMAGE_SIZE, IMAGE_SIZE]
+    assert not {"date", "args", "description"} & metadata.keys()
+    assert str(trained.folder).encode() not in (trained.workspace / "export" / "model.onnx").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and Ultralytics warn of their own matters
+def test_an_export_that_detects_something_else_is_refused(trained: Program) -> None:
+    path = trained.workspace / "export" / "model.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 0.9, tensor.name))
+    onnx.save(model, path)
+    exported, weights = trained.recall(Stage.EXPORT, OnnxModel), trained.recall(Stage.TRAINING, Weights)
+    dataset = trained.recall(Stage.DATASET, Dataset)
+
+    class Silent:
+        def advance(self, fraction: float) -> None: ...
+        def check(self) -> None: ...
+        def finish_epoch(self, epoch: int, epochs: int, metrics: object) -> None: ...
+        def resume_from(self, epoch: int) -> None: ...
+
+    with pytest.raises(StepError, match=r"matches .* % of \d+ detections"):
+        verify_model(exported, weights, dataset, trained.plan, Places(trained.workspace), Silent())
+
+
+def test_an_end_to_end_head_is_kept(tmp_path: Path) -> None:
+    program = Program(tmp_path, tiny_plan("yolo26n.yaml", epochs=1, image_size=128))
+    code, output = program.run()
+    assert code == ExitCode.SUCCESS, output
+    assert program.recall(Stage.EXPORT, OnnxModel).end_to_end
+    model = onnx.load(program.workspace / "export" / "model.onnx")
+    assert not [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]
+    shape = model.graph.output[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim][1:] == [300, 6]
