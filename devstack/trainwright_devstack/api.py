@@ -21,6 +21,7 @@ REQUEST_SECONDS = 15
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 JSON = "application/json"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 ApiError = client.ApiException
@@ -36,6 +37,7 @@ class _Request:
     kind: str = JSON
     query: dict[str, str] = field(default_factory=dict)
     seconds: int = REQUEST_SECONDS
+    accept: str = JSON
 
 
 class Api:
@@ -62,6 +64,13 @@ class Api:
         """Return one object, or one list of objects."""
         return self._request("GET", path, query=query)
 
+    def get_table(self, path: str) -> Object:
+        """Return an object, or a list, as the table that `kubectl get` prints."""
+        response = self._send(_Request("GET", path, accept=TABLE))
+        _require_success(response)
+        answer: Object = json.loads(response.read())
+        return answer
+
     def find(self, path: str) -> Object | None:
         """Return one object, or None where there is none."""
         try:
@@ -75,13 +84,15 @@ class Api:
         """Create an object, or call a subresource."""
         return self._request("POST", path, body=body)
 
-    def create(self, path: str, body: Object) -> None:
-        """Create an object unless one of its name exists."""
+    def create(self, path: str, body: Object) -> bool:
+        """Create an object unless one of its name exists; return whether it was created."""
         try:
             self.post(path, body)
         except ApiError as error:
             if error.status != 409:
                 raise
+            return False
+        return True
 
     def patch(self, path: str, body: Object, kind: str = MERGE_PATCH, **query: str) -> Object:
         """Change an object."""
@@ -126,7 +137,7 @@ class Api:
             request.method,
             request.path,
             query_params=list(request.query.items()),
-            header_params={"Accept": JSON, "Content-Type": request.kind},
+            header_params={"Accept": request.accept, "Content-Type": request.kind},
             body=request.body,
             auth_settings=["BearerToken"],
         )[:4]

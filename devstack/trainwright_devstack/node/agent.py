@@ -127,4 +127,5 @@ class NodeAgent:
         with self._lock:
             worker = self._workers.pop(uid, None)
         if worker is not None:
-            worker.remove()
+            # In a thread of its own: ending one pod must not keep the others waiting.
+            threading.Thread(target=worker.remove, name=f"remove-{worker.name}", daemon=True).start()

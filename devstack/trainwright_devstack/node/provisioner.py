@@ -79,7 +79,6 @@ class Provisioner:
             return
         name = f"pvc-{metadata['uid']}"
         path = self._folder / name
-        path.mkdir(parents=True, exist_ok=True)
         reference = {key: metadata[key] for key in ("namespace", "name", "uid")}
         volume = {
             "apiVersion": "v1",
@@ -94,7 +93,8 @@ class Provisioner:
                 "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **reference},
             },
         }
-        self._api.create(VOLUMES, volume)
+        if self._api.create(VOLUMES, volume):
+            path.mkdir(parents=True, exist_ok=True)
 
     def _reclaim(self, volume: Object) -> None:
         metadata, spec = volume["metadata"], volume["spec"]
@@ -106,7 +106,7 @@ class Provisioner:
         path = Path(spec["hostPath"]["path"])
         if path.parent == self._folder:  # never a folder we did not make
             shutil.rmtree(path, ignore_errors=True)
-        self._api.delete(f"{VOLUMES}/{metadata['name']}")
+            self._api.delete(f"{VOLUMES}/{metadata['name']}")
 
 
 def _try(act: Any, subject: Object) -> None:
