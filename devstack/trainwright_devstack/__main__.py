@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from trainwright_devstack.acquisition import AcquisitionError
 from trainwright_devstack.api import ApiError, describe
 from trainwright_devstack.binaries import BinariesError
+from trainwright_devstack.demo.scenario import Demo, DemoError
 from trainwright_devstack.installation import InstallationError
 from trainwright_devstack.processes import Process, ProcessError
 from trainwright_devstack.stack import Devstack, StackError, StackOptions, is_up, take_down
@@ -57,6 +61,32 @@ def up(
             signal.pause()
     except KeyboardInterrupt:
         _say("stopped")
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(min=0, help="Another seed makes other images and weights.")] = 0,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Use this cluster; start none.")] = None,
+    output: Annotated[Path, typer.Option(help="Where result.json and the picture go.")] = Path("build/demo"),
+    folder: FolderOption = DEFAULT_FOLDER,
+) -> None:
+    """Train, publish, fetch and open a model: on the stack that is up, else on one of its own."""
+    console = Console()
+    with _open_stack(folder, kubeconfig) as state:
+        result = Demo(state, output, console, seed).play()
+    console.print(f"demo passed: mAP50 {result['mAP50']:.3f} on {result['testImages']} test images")
+
+
+@contextmanager
+def _open_stack(folder: Path, kubeconfig: Path | None) -> Iterator[StackState]:
+    state = StackState.read(folder)
+    if state is not None and is_up(folder):
+        yield state
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with Devstack(folder, StackOptions(kubeconfig), _say) as stack:
+        yield stack.state
 
 
 @app.command()
@@ -119,7 +149,7 @@ def main() -> None:
     """Run the command line; what can't be done ends it with a sentence."""
     try:
         app()
-    except (StackError, ProcessError, BinariesError, AcquisitionError, InstallationError) as error:
+    except (DemoError, StackError, ProcessError, BinariesError, AcquisitionError, InstallationError) as error:
         sys.exit(f"trainwright-devstack: {error}")
     except ApiError as error:
         sys.exit(f"trainwright-devstack: the API server: {describe(error)}")

@@ -118,7 +118,9 @@ def compute_phase(situation: Situation) -> Phase:
         return Phase.CANCELLED if spec.get("cancel") else Phase.SUSPENDED
     last = situation.attempts[-1] if situation.attempts else None
     pod = situation.observation.pod(last.job) if last and last.outcome is None else None
-    return Phase.RUNNING if pod and pod.get("status", {}).get("phase") == "Running" else Phase.PENDING
+    # A pod that has ended is Running until its Job says how: in between nothing else is known of the attempt.
+    waits = pod is None or pod.get("status", {}).get("phase") in (None, "Pending")
+    return Phase.PENDING if waits else Phase.RUNNING
 
 
 def _newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Ending:

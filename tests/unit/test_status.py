@@ -112,6 +112,12 @@ def test_the_running_pod_is_the_one_that_may_report() -> None:
     assert status["currentPod"] == {"name": "parts-1-1-abcde", "uid": "pod-1"}
 
 
+def test_a_pod_that_has_ended_is_running_until_its_job_says_how() -> None:
+    pod = make_pod(1, phase="Succeeded", containerStatuses=terminated(0, make_success().to_json()))
+    status = compute(RunBuilder().build(), (make_job(1), pod), acceptance=Acceptance())
+    assert status["phase"] == "Running"
+
+
 def test_finished_stages_are_conditions_and_stay_so_in_the_next_attempt() -> None:
     done = {Stage.DATASET: 1.0, Stage.TRAINING: 60.0}
     run = RunBuilder().reporting(make_report(1, finished_stages=done)).build()
