@@ -42,7 +42,8 @@ def compute(
     attempts = read_history(observation)
     decision = decide(observation, attempts, {}, backoff_seconds=0)
     status = compute_status(Situation(observation, attempts, decision, acceptance))
-    known = TrainingRunStatus.model_validate(status).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    model = TrainingRunStatus.model_validate(status)
+    known = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert names_of(known) == names_of(status), "the CRD's schema would refuse what it does not know"
     return status
 
