@@ -61,9 +61,6 @@ class Silent:
     def advance(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
 
-    def check(self) -> None:
-        """Go on."""
-
     def finish_epoch(self, epoch: int, epochs: int, metrics: Any) -> None:
         """Go on."""
 

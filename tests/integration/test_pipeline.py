@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from annotation_trees import Silent, digest_tree, write_tree
 from onnx import numpy_helper
 
 from trainwright.artifacts import Dataset, OnnxModel, Weights
@@ -26,7 +27,16 @@ from trainwright_trainer.observers import Moment
 from trainwright_trainer.steps.verification import verify_model
 
 IMAGE_SIZE = 64
-EPOCHS = 3
+EPOCHS = 8  # enough for a signal to arrive before the last one
+# Python imports a module of this name when it starts: it writes down every attempt to reach a network.
+NETWORK_WATCH = """
+import sys
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        with open({path!r}, "a") as file:
+            print(event, arguments[-1], file=file)
+sys.addaudithook(watch)
+"""
 TRAINED_STAGES = [stage for stage in Stage if stage not in (Stage.SEALING, Stage.PUBLISHING)]
 
 
@@ -68,6 +78,9 @@ class Program:
 
     def start(self, attempt: int = 1, *options: str) -> subprocess.Popen[str]:
         """Start an attempt."""
+        watch = self.folder / "watch"
+        watch.mkdir(exist_ok=True)
+        (watch / "sitecustomize.py").write_text(NETWORK_WATCH.format(path=str(self.folder / "network")))
         (self.folder / "plan.json").write_text(self.plan.to_json())
         return subprocess.Popen(
             [
@@ -79,7 +92,12 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.folder,  # a program that leaves files where it runs leaves them here
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "OMP_NUM_THREADS": "2"},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder / "home"),
+                "PYTHONPATH": str(watch),
+                "OMP_NUM_THREADS": "2",
+            },
         )
 
     def run(self, attempt: int = 1, *options: str) -> tuple[int, str]:
@@ -100,26 +118,31 @@ class Program:
 
 @dataclass
 class Interrupted:
-    """A training whose first attempt was stopped after an epoch, and whose second one finished."""
+    """A training whose first attempt was killed, whose second was asked to stop, and whose third finished."""
 
     program: Program
-    first_exit_code: int
-    second_exit_code: int
-    second_output: str
+    exit_codes: list[int]
+    output: str
+
+
+def interrupt_after_an_epoch(process: subprocess.Popen[str], number: signal.Signals) -> int:
+    """Send a signal as soon as an epoch is saved; return the exit code."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line).get("event") == "epoch":
+            process.send_signal(number)
+            break
+    process.communicate(timeout=60)
+    return process.returncode
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     program = Program(tmp_path_factory.mktemp("interrupted"), tiny_plan())
-    process = program.start(1)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if json.loads(line).get("event") == "epoch":
-            process.send_signal(signal.SIGTERM)
-            break
-    process.communicate(timeout=60)
-    code, output = program.run(2)
-    return Interrupted(program, process.returncode, code, output)
+    killed = interrupt_after_an_epoch(program.start(1), signal.SIGKILL)
+    stopped = interrupt_after_an_epoch(program.start(2), signal.SIGTERM)
+    finished, output = program.run(3)
+    return Interrupted(program, [killed, stopped, finished], output)
 
 
 @pytest.fixture
@@ -129,34 +152,33 @@ def trained(interrupted: Interrupted, tmp_path: Path) -> Program:
     return Program(tmp_path, interrupted.program.plan)
 
 
-def test_sigterm_ends_an_attempt_as_preempted_with_a_checkpoint(interrupted: Interrupted) -> None:
-    assert interrupted.first_exit_code == ExitCode.PREEMPTED
-    report = interrupted.program.report(1)
+def test_a_killed_attempt_says_nothing_and_a_stopped_one_is_preempted(interrupted: Interrupted) -> None:
+    assert interrupted.exit_codes[:2] == [-signal.SIGKILL, ExitCode.PREEMPTED]
+    assert not (interrupted.program.folder / "message-1").exists()
+    report = interrupted.program.report(2)
     assert report.failure is not None
     assert report.failure.cause == "Preemption"
     assert report.failure.stage is Stage.TRAINING
+    assert report.resumed_from_epoch is not None
     assert list(report.finished_stages) == [Stage.DATASET]
 
 
 def test_the_next_attempt_goes_on_from_the_checkpoint(interrupted: Interrupted) -> None:
-    assert interrupted.second_exit_code == ExitCode.SUCCESS, interrupted.second_output
-    report = interrupted.program.report(2)
-    assert report.attempt == 2
+    assert interrupted.exit_codes[2] == ExitCode.SUCCESS, interrupted.output
+    report = interrupted.program.report(3)
+    assert report.attempt == 3
     assert report.outcome == "Succeeded"
     assert report.progress.percent == 100
     assert list(report.finished_stages) == TRAINED_STAGES
     assert report.resumed_from_epoch is not None
-    assert 1 <= report.resumed_from_epoch < EPOCHS
-    epochs = [
-        line["epoch"]
-        for line in map(json.loads, interrupted.second_output.splitlines())
-        if line.get("event") == "epoch"
-    ]
+    assert 2 <= report.resumed_from_epoch < EPOCHS
+    lines = map(json.loads, interrupted.output.splitlines())
+    epochs = [line["epoch"] for line in lines if line.get("event") == "epoch"]
     assert epochs == list(range(report.resumed_from_epoch + 1, EPOCHS + 1))
 
 
 def test_the_report_names_dataset_metrics_and_model(interrupted: Interrupted) -> None:
-    report = interrupted.program.report(2)
+    report = interrupted.program.report(3)
     assert report.dataset is not None
     assert report.dataset.images.model_dump() == {"train": 24, "valid": 6, "test": 10}
     assert {"mAP50", "mAP50to95", "precision", "recall", "gatePassed"} <= report.metrics.keys()
@@ -165,13 +187,13 @@ def test_the_report_names_dataset_metrics_and_model(interrupted: Interrupted) ->
     assert report.model.size == model.stat().st_size
 
 
-def test_nothing_is_written_outside_the_workspace(interrupted: Interrupted) -> None:
+def test_nothing_is_asked_of_a_network_or_written_outside_the_workspace(interrupted: Interrupted) -> None:
     folder = interrupted.program.folder
-    assert {path.name for path in folder.iterdir()} - {"home"} == {
+    assert {path.name for path in folder.iterdir()} - {"home", "watch"} == {
         "plan.json",
         "workspace",
-        "message-1",
         "message-2",
+        "message-3",
     }
 
 
@@ -184,7 +206,7 @@ def test_a_finished_plan_is_recalled_and_nothing_is_done_again(trained: Program)
 
     weights = trained.workspace / "training" / "weights.pt"
     before = weights.stat().st_mtime_ns
-    result = execute(trained.plan, Places(trained.workspace), observer=Watch(), attempt=3)
+    result = execute(trained.plan, Places(trained.workspace), observer=Watch(), attempt=4)
     assert result.report.outcome == "Succeeded"
     assert result.weights == trained.recall(Stage.TRAINING, Weights)
     assert Moment.EPOCH not in moments
@@ -196,7 +218,7 @@ def test_without_its_journal_a_finished_training_is_still_not_done_again(trained
     before: OnnxModel = trained.recall(Stage.EXPORT, OnnxModel)
     (trained.workspace / "journal.json").unlink()
     shutil.rmtree(trained.workspace / "export")
-    code, output = trained.run(3)
+    code, output = trained.run(4)
     assert code == ExitCode.SUCCESS, output
     assert '"event": "epoch"' not in output
     assert trained.recall(Stage.EXPORT, OnnxModel) == before
@@ -230,14 +252,24 @@ def test_an_export_that_detects_something_else_is_refused(trained: Program) -> N
     exported, weights = trained.recall(Stage.EXPORT, OnnxModel), trained.recall(Stage.TRAINING, Weights)
     dataset = trained.recall(Stage.DATASET, Dataset)
 
-    class Silent:
-        def advance(self, fraction: float) -> None: ...
-        def check(self) -> None: ...
-        def finish_epoch(self, epoch: int, epochs: int, metrics: object) -> None: ...
-        def resume_from(self, epoch: int) -> None: ...
-
     with pytest.raises(StepError, match=r"matches .* % of \d+ detections"):
         verify_model(exported, weights, dataset, trained.plan, Places(trained.workspace), Silent())
+
+
+def test_the_example_trains_on_a_folder_without_a_cluster(tmp_path: Path) -> None:
+    annotations = write_tree(tmp_path / "annotations", 20)
+    before = digest_tree(annotations)
+    example = Path(__file__).parents[2] / "examples" / "local_pipeline.py"
+    done = subprocess.run(
+        [sys.executable, example, annotations, tmp_path / "workspace"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "workspace" / "export" / "model.onnx") in done.stdout
+    assert digest_tree(annotations) == before
 
 
 def test_an_end_to_end_head_is_kept(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class _Execution:
                 Stage.EVALUATION,
                 Evaluation,
                 inputs=(weights.digest, dataset.report.digest),
-                make=lambda: evaluate_weights(weights, dataset, self._plan, self._places),
+                make=lambda: evaluate_weights(weights, dataset, self._plan, self._places, self._progress),
                 found=self._describe_evaluation,
             )
         )

@@ -12,9 +12,6 @@ class Watcher(Protocol):
     def advance(self, fraction: float) -> None:
         """The running stage has come this far, from 0 to 1."""
 
-    def check(self) -> None:
-        """Nothing to tell, but a stop may have been asked for."""
-
     def finish_epoch(self, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Epoch `epoch` of `epochs` (from 1) is trained, validated and saved."""
 

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from io import StringIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from trainwright.contract import ArgumentValue
 
 Detections = NDArray[np.float32]
 """Rows of x1, y1, x2, y2, confidence, class, in pixels of the model's input."""
@@ -42,45 +40,6 @@ _METRICS = {
     "precision": "metrics/precision(B)",
     "recall": "metrics/recall(B)",
 }
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One call of Ultralytics' trainer; with `resume`, the checkpoint's own arguments count."""
-
-    model: str
-    data: Path
-    folder: Path
-    device: str
-    workers: int
-    arguments: Mapping[str, ArgumentValue]
-    resume: Path | None = None
-
-
-@dataclass(frozen=True)
-class SavedEpoch:
-    """A trained and validated epoch, just written to `last`; `final` when no other follows."""
-
-    epoch: int
-    epochs: int
-    batch_size: int
-    metrics: dict[str, float]
-    last: Path
-    is_best: bool
-    is_final: bool
-
-
-class TrainingHooks(Protocol):
-    """Called from within the training; an exception raised here ends it."""
-
-    def on_batch(self, epoch: int, epochs: int, fraction: float) -> None:
-        """A training batch of epoch `epoch` (from 1) is done, which is `fraction` of the epoch."""
-
-    def on_validation_batch(self) -> None:
-        """A validation batch is done."""
-
-    def on_saved(self, saved: SavedEpoch) -> None:
-        """An epoch is saved."""
 
 
 @dataclass(frozen=True)
@@ -121,38 +80,6 @@ def is_architecture(name: str) -> bool:
     return match is not None and not known.isdisjoint({name, match[1] + match[2]})
 
 
-def train(job: TrainingJob, hooks: TrainingHooks) -> None:
-    """Train to the end; every epoch is handed to `hooks.on_saved`, which copies what it wants to keep."""
-    from ultralytics.models.yolo.detect import DetectionTrainer
-    from ultralytics.utils import RANK, callbacks
-
-    class Trainer(DetectionTrainer):  # type: ignore[misc]
-        """Leaves the last checkpoint resumable, and the validation of the best one to the evaluation step."""
-
-        def final_eval(self) -> None:
-            """Do nothing."""
-
-    registered = callbacks.get_default_callbacks()
-    if RANK in {-1, 0}:
-        progress = _BatchCounter(hooks)
-        registered["on_train_epoch_start"].append(progress.start_epoch)
-        registered["on_train_batch_end"].append(progress.count_batch)
-        registered["on_val_batch_end"].append(lambda _: hooks.on_validation_batch())
-        registered["on_model_save"].append(lambda trainer: hooks.on_saved(_saved_epoch(trainer)))
-    overrides: dict[str, Any] = {
-        "task": "detect",
-        "data": str(job.data),
-        "save_dir": str(job.folder),
-        "device": job.device,
-        "workers": job.workers,
-    }
-    if job.resume is None:
-        overrides.update(job.arguments, model=job.model, plots=False, save=True, save_period=-1)
-    else:
-        overrides.update(model=str(job.resume), resume=str(job.resume))
-    Trainer(overrides=overrides, _callbacks=registered).train()
-
-
 def strip(checkpoint: Path, target: Path) -> None:
     """Write the weights of a checkpoint without optimizer and training state."""
     from ultralytics.utils.torch_utils import strip_optimizer
@@ -171,11 +98,16 @@ def validate(  # noqa: PLR0913 - what a validation depends on
     device: str,
     folder: Path,
     end_to_end: bool,
+    on_batch: Callable[[float], None],
 ) -> Validation:
     """Return the metrics of weights on one split of a dataset."""
     from ultralytics import YOLO
 
-    result = YOLO(weights).val(
+    model = YOLO(weights)
+    model.add_callback(
+        "on_val_batch_end", lambda running: on_batch((running.batch_i + 1) / len(running.dataloader))
+    )
+    result = model.val(
         data=str(data),
         split=split,
         imgsz=image_size,
@@ -190,7 +122,7 @@ def validate(  # noqa: PLR0913 - what a validation depends on
         result.names[int(class_id)]: float(value)
         for class_id, value in zip(result.box.ap_class_index, result.box.ap, strict=True)
     }
-    return Validation(metrics=_pick_metrics(result.results_dict), per_class=per_class)
+    return Validation(metrics=pick_metrics(result.results_dict), per_class=per_class)
 
 
 def is_end_to_end(weights: Path) -> bool:
@@ -241,34 +173,8 @@ def suppress(output: Any, *, end_to_end: bool) -> list[Detections]:
     return [np.asarray(detections, dtype=np.float32) for detections in kept]
 
 
-class _BatchCounter:
-    """Counts batches within an epoch: Ultralytics' callbacks do not say which one it is."""
-
-    def __init__(self, hooks: TrainingHooks) -> None:
-        self._hooks = hooks
-        self._done = 0
-
-    def start_epoch(self, trainer: Any) -> None:
-        self._done = 0
-
-    def count_batch(self, trainer: Any) -> None:
-        self._done += 1
-        self._hooks.on_batch(trainer.epoch + 1, trainer.epochs, self._done / len(trainer.train_loader))
-
-
-def _saved_epoch(trainer: Any) -> SavedEpoch:
-    return SavedEpoch(
-        epoch=trainer.epoch + 1,
-        epochs=trainer.epochs,
-        batch_size=trainer.batch_size,
-        metrics=_pick_metrics(trainer.metrics),
-        last=Path(trainer.last),
-        is_best=trainer.best_fitness == trainer.fitness,
-        is_final=bool(trainer.stop),
-    )
-
-
-def _pick_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+def pick_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics we know, by our names."""
     return {name: round(float(metrics[key]), 5) for name, key in _METRICS.items() if key in metrics}
 
 

@@ -9,9 +9,12 @@ from trainwright.contract import GateSettings, RunPlan
 from trainwright_trainer import yolo
 from trainwright_trainer.places import Places
 from trainwright_trainer.steps.devices import device_of
+from trainwright_trainer.watching import Watcher
 
 
-def evaluate_weights(weights: Weights, dataset: Dataset, plan: RunPlan, places: Places) -> Evaluation:
+def evaluate_weights(
+    weights: Weights, dataset: Dataset, plan: RunPlan, places: Places, watcher: Watcher
+) -> Evaluation:
     """Measure the weights on the test split; a model that misses the gate is still delivered, but says so."""
     yolo.prepare(places.workspace / "ultralytics")
     path = places.workspace / weights.path
@@ -24,6 +27,7 @@ def evaluate_weights(weights: Weights, dataset: Dataset, plan: RunPlan, places: 
         device=device_of(plan),
         folder=places.workspace / "evaluation",
         end_to_end=plan.export.onnx.nms and yolo.is_end_to_end(path),  # the head that is delivered
+        on_batch=watcher.advance,
     )
     passed, reason = check_gate(result.metrics, plan.gate)
     return Evaluation(

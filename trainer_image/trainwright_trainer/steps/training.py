@@ -10,7 +10,7 @@ from trainwright.artifacts import Dataset, Weights
 from trainwright.contract import ArgumentValue, RunPlan, TrainingSettings
 from trainwright.errors import ConfigurationError, StepError
 from trainwright.training_arguments import check_arguments
-from trainwright_trainer import yolo
+from trainwright_trainer import yolo, yolo_training
 from trainwright_trainer.checkpoints import Checkpoint, CheckpointNote, CheckpointStore
 from trainwright_trainer.files import copy_atomically, digest_file
 from trainwright_trainer.places import Places
@@ -59,18 +59,20 @@ class _Recorder:
         self._store = store
         self._settings = settings
         self._watcher = watcher
+        self._fraction = 0.0
 
     def resume(self, epoch: int) -> None:
         _LOG.info("training goes on after epoch %d", epoch)
         self._watcher.resume_from(epoch)
 
     def on_batch(self, epoch: int, epochs: int, fraction: float) -> None:
-        self._watcher.advance((epoch - 1 + fraction) / epochs)
+        self._fraction = (epoch - 1 + fraction) / epochs
+        self._watcher.advance(self._fraction)
 
     def on_validation_batch(self) -> None:
-        self._watcher.check()
+        self._watcher.advance(self._fraction)  # no further, but alive
 
-    def on_saved(self, saved: yolo.SavedEpoch) -> None:
+    def on_saved(self, saved: yolo_training.SavedEpoch) -> None:
         if saved.batch_size != self._settings.batch_size:
             _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._settings.batch_size)
         note = CheckpointNote(
@@ -98,16 +100,17 @@ def _run_training(
     yolo.prepare(places.workspace / "ultralytics")
     if newest is not None:
         recorder.resume(newest.note.epoch)
-    job = yolo.TrainingJob(
+    job = yolo_training.TrainingJob(
         model=model,
         data=places.workspace / dataset.folder / "data.yaml",
         folder=places.workspace / FOLDER / "ultralytics",
         device=device,
         workers=_cap_workers(plan.training.workers),
         arguments=arguments,
+        base_models=places.weights,
         resume=None if newest is None else newest.path,
     )
-    yolo.train(job, recorder)
+    yolo_training.train(job, recorder)
 
 
 def _deliver_weights(store: CheckpointStore, workspace: Path, resumed: Checkpoint | None) -> Weights:
