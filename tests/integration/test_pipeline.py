@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,102 +16,17 @@ import onnxruntime
 import pytest
 from annotation_trees import Silent, digest_tree, write_tree
 from onnx import numpy_helper
+from training_program import IMAGE_SIZE, Program, tiny_plan
 
 from trainwright.artifacts import Dataset, OnnxModel, Weights
-from trainwright.contract import ExitCode, RunPlan, RunReport, Stage
+from trainwright.contract import ExitCode, RunReport, Stage
 from trainwright.errors import StepError
 from trainwright_trainer import Places, execute
 from trainwright_trainer.observers import Moment
 from trainwright_trainer.steps.verification import verify_model
 
-IMAGE_SIZE = 64
 EPOCHS = 8  # enough for a signal to arrive before the last one
-# Python imports a module of this name when it starts: it writes down every attempt to reach a network.
-NETWORK_WATCH = """
-import sys
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
-        with open({path!r}, "a") as file:
-            print(event, arguments[-1], file=file)
-sys.addaudithook(watch)
-"""
 TRAINED_STAGES = [stage for stage in Stage if stage not in (Stage.SEALING, Stage.PUBLISHING)]
-
-
-def tiny_plan(
-    base_model: str = "yolo11n.yaml", epochs: int = EPOCHS, image_size: int = IMAGE_SIZE
-) -> RunPlan:
-    """Return a plan that trains for seconds."""
-    return RunPlan.model_validate(
-        {
-            "run": {"name": "shapes-1"},
-            "model": {"name": "shapes", "version": "v1"},
-            "dataset": {
-                "source": {"sample": {"images": 40, "imageSize": image_size}},
-                "split": {"train": 60, "valid": 15, "test": 25},
-            },
-            "training": {
-                "baseModel": base_model,
-                "epochs": epochs,
-                "batchSize": 8,
-                "imageSize": image_size,
-                "optimizer": "AdamW",
-                "learningRate": 0.002,
-                "arguments": {"nbs": 8, "mosaic": 0.0},
-            },
-        }
-    )
-
-
-@dataclass
-class Program:
-    """The trainer's program on one workspace."""
-
-    folder: Path
-    plan: RunPlan
-
-    @property
-    def workspace(self) -> Path:
-        return self.folder / "workspace"
-
-    def start(self, attempt: int = 1, *options: str) -> subprocess.Popen[str]:
-        """Start an attempt."""
-        watch = self.folder / "watch"
-        watch.mkdir(exist_ok=True)
-        (watch / "sitecustomize.py").write_text(NETWORK_WATCH.format(path=str(self.folder / "network")))
-        (self.folder / "plan.json").write_text(self.plan.to_json())
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "trainwright_trainer", "run", "--attempt", str(attempt)),
-                *("--plan", str(self.folder / "plan.json"), "--workspace", str(self.workspace)),
-                *("--termination-message", str(self.folder / f"message-{attempt}"), *options),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.folder,  # a program that leaves files where it runs leaves them here
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.folder / "home"),
-                "PYTHONPATH": str(watch),
-                "OMP_NUM_THREADS": "2",
-            },
-        )
-
-    def run(self, attempt: int = 1, *options: str) -> tuple[int, str]:
-        """Carry an attempt out; return its exit code and output."""
-        process = self.start(attempt, *options)
-        output, _ = process.communicate(timeout=300)
-        return process.returncode, output
-
-    def report(self, attempt: int = 1) -> RunReport:
-        """Return the attempt's last word."""
-        return RunReport.model_validate_json((self.folder / f"message-{attempt}").read_text())
-
-    def recall(self, stage: Stage, kind: type[Any]) -> Any:
-        """Return what the journal says a stage made."""
-        journal = json.loads((self.workspace / "journal.json").read_text())
-        return kind.model_validate_json(journal["entries"][stage]["output"])
 
 
 @dataclass
@@ -138,7 +51,7 @@ def interrupt_after_an_epoch(process: subprocess.Popen[str], number: signal.Sign
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    program = Program(tmp_path_factory.mktemp("interrupted"), tiny_plan())
+    program = Program(tmp_path_factory.mktemp("interrupted"), tiny_plan(epochs=EPOCHS))
     killed = interrupt_after_an_epoch(program.start(1), signal.SIGKILL)
     stopped = interrupt_after_an_epoch(program.start(2), signal.SIGTERM)
     finished, output = program.run(3)
@@ -273,7 +186,7 @@ def test_the_example_trains_on_a_folder_without_a_cluster(tmp_path: Path) -> Non
 
 
 def test_an_end_to_end_head_is_kept(tmp_path: Path) -> None:
-    program = Program(tmp_path, tiny_plan("yolo26n.yaml", epochs=1, image_size=128))
+    program = Program(tmp_path, tiny_plan("yolo26n.yaml", image_size=128))
     code, output = program.run()
     assert code == ExitCode.SUCCESS, output
     assert program.recall(Stage.EXPORT, OnnxModel).end_to_end
