@@ -119,7 +119,7 @@ class GivenCluster:
 
     def __post_init__(self) -> None:
         self.health_port = free_port() if self.process_node else 8080
-        self.node = ProcessNode(self.folder / "node", self.kubeconfig)
+        self.node = ProcessNode(self.folder / "node", self.kubeconfig, name="trainwright-devstack")
 
     @property
     def description(self) -> str:

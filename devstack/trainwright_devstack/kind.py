@@ -32,6 +32,8 @@ class KindCluster:
     @staticmethod
     def missing() -> str | None:
         """Return why kind can't be used here, or None when it can."""
+        if sys.platform != "linux":
+            return "used on Linux only: elsewhere its pods and this machine reach no server by one address"
         if shutil.which("kind") is None:
             return "there is no kind on the search path"
         if shutil.which("docker") is None:
@@ -53,8 +55,6 @@ class KindCluster:
     @property
     def host(self) -> str:
         """The gateway of kind's network: where pods reach this machine."""
-        if sys.platform != "linux":  # engines in a virtual machine forward this name to the host's loopback
-            return "host.docker.internal"
         networks = json.loads(self._output("docker", "network", "inspect", "kind"))
         gateways = [entry.get("Gateway", "") for entry in networks[0]["IPAM"]["Config"]]
         return next(str(gateway) for gateway in gateways if "." in gateway)

@@ -167,10 +167,12 @@ class Devstack:
 def is_up(folder: Path) -> bool:
     """Whether somebody looks after a stack in the folder."""
     try:
-        os.close(_take_lock(folder))
+        with (folder / LOCK_FILE).open() as lock:
+            # Shared: asking must not look like a stack to whoever starts one meanwhile.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except StackError:
+    except BlockingIOError:
         return True
     return False
 

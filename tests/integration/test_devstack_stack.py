@@ -16,7 +16,10 @@ import requests
 import yaml
 
 if TYPE_CHECKING:
+    from kubernetes import client
+
     from trainwright_devstack.binaries import Binaries
+    from trainwright_devstack.controlplane import ControlPlane
     from trainwright_devstack.state import StackState
 
 
@@ -36,7 +39,9 @@ def devstack(
 
 def processes_below(folder: Path) -> list[str]:
     """Return the command lines that name the folder."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid,args"], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,args"], check=True, capture_output=True, text=True
+    ).stdout
     return [line for line in listed.splitlines() if f"{folder}/" in line]
 
 
@@ -203,3 +208,24 @@ def test_moto_stands_in_where_there_is_no_versitygw(tmp_path: Path, monkeypatch:
         assert client.get_object(Bucket="models", Key="a")["Body"].read() == b"one"
     finally:
         store.stop()
+
+
+def test_a_given_cluster_gets_a_node_and_loses_it_again(
+    control_plane: ControlPlane, kube: client.ApiClient, tmp_path: Path
+) -> None:
+    from kubernetes import client
+
+    from trainwright_devstack.stack import Devstack, StackOptions
+
+    before = control_plane.kubeconfig.read_bytes()
+    said: list[str] = []
+    options = StackOptions(control_plane.kubeconfig, process_node=True, operator=False)
+    with Devstack(tmp_path / "stack", options, said.append) as stack:
+        assert "process-node on https://127.0.0.1" in stack.state.cluster.description
+        assert stack.state.cluster.operator is None
+        nodes = client.CoreV1Api(kube).list_node(label_selector="trainwright.dev/process-node=true")
+        assert "trainwright-devstack" in {node.metadata.name for node in nodes.items}
+    nodes = client.CoreV1Api(kube).list_node()
+    assert "trainwright-devstack" not in {node.metadata.name for node in nodes.items}
+    assert control_plane.kubeconfig.read_bytes() == before
+    assert processes_below(tmp_path / "stack") == []
