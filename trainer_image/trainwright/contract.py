@@ -276,6 +276,11 @@ class RunPlan(Contract):
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
+    def export_image_size(self) -> int:
+        """The side of the exported model's input: that of the training unless set."""
+        return self.export.onnx.image_size or self.training.image_size
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages this plan goes through."""
         if self.dry_run:

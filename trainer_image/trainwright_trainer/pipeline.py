@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Generic, TypeVar
 
@@ -75,6 +75,7 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     `observer` is told of every change of the report, `fence` is asked before a model is committed, and
     setting `stop` ends the execution with `PreemptedError` at the next batch or item.
     """
+    places = replace(places, workspace=places.workspace.resolve())
     guarded = Observers([] if observer is None else [observer])
     progress = RunProgress(plan, guarded, attempt=attempt, stop=stop or Event())
     with LogTail() as log:

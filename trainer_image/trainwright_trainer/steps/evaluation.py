@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from trainwright.artifacts import Dataset, Evaluation, Weights
 from trainwright.contract import GateSettings, RunPlan
 from trainwright_trainer import yolo
+from trainwright_trainer.devices import device_of
 from trainwright_trainer.places import Places
-from trainwright_trainer.steps.devices import device_of
 from trainwright_trainer.watching import Watcher
 
 

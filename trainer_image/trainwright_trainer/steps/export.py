@@ -31,7 +31,7 @@ def export_model(weights: Weights, plan: RunPlan, places: Places) -> OnnxModel:
     """Export the weights; with `nms` the output is [batch, 300, 6]: x1, y1, x2, y2, confidence, class."""
     yolo.prepare(places.workspace / "ultralytics")
     settings = plan.export.onnx
-    image_size = image_size_of(plan)
+    image_size = plan.export_image_size
     scratch = places.workspace / f"{FOLDER}.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -50,11 +50,6 @@ def export_model(weights: Weights, plan: RunPlan, places: Places) -> OnnxModel:
         opset=opset,
         end_to_end=end_to_end,
     )
-
-
-def image_size_of(plan: RunPlan) -> int:
-    """Return the side of the exported model's input: that of the training unless set."""
-    return plan.export.onnx.image_size or plan.training.image_size
 
 
 def _export_arguments(settings: OnnxSettings, image_size: int, *, end_to_end: bool) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from trainwright.errors import ConfigurationError, StepError
 from trainwright.training_arguments import check_arguments
 from trainwright_trainer import yolo, yolo_training
 from trainwright_trainer.checkpoints import Checkpoint, CheckpointNote, CheckpointStore
+from trainwright_trainer.devices import device_of
 from trainwright_trainer.files import copy_atomically, digest_file
 from trainwright_trainer.places import Places
-from trainwright_trainer.steps.devices import device_of
 from trainwright_trainer.watching import Watcher
 
 FOLDER = "training"

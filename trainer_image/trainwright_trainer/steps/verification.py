@@ -14,7 +14,6 @@ from trainwright.contract import RunPlan
 from trainwright.errors import DataError, StepError
 from trainwright_trainer import yolo
 from trainwright_trainer.places import Places
-from trainwright_trainer.steps.export import image_size_of
 from trainwright_trainer.watching import Watcher
 
 _SURE = 0.25  # detections above this confidence must be found by both
@@ -56,7 +55,7 @@ def verify_model(  # noqa: PLR0913, PLR0917 - everything the proof is about
     batch_size = plan.export.onnx.max_batch
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]
-        batch = np.stack([load_image(path, image_size_of(plan)) for path in chunk])
+        batch = np.stack([load_image(path, plan.export_image_size) for path in chunk])
         if not plan.export.onnx.dynamic_batch:
             batch = np.resize(batch, (batch_size, *batch.shape[1:]))
         pairs = zip(reference(batch), exported(batch), strict=True)
