@@ -82,6 +82,7 @@ def _guard(arguments: argparse.Namespace, started: int) -> None:
         )
     except OSError as error:
         _write_exit(arguments.folder, started_at, 128, f"{arguments.command[0]}: {error.strerror}")
+        os.close(lock)  # before the caller goes on: it must not see a program that is not there alive
         os.write(started, b"x")
         return
     process: dict[str, Any] = {"guard": os.getpid(), "pid": program.pid, "startedAt": started_at}

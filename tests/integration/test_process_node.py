@@ -355,3 +355,16 @@ def test_logs_are_for_the_api_server_only(process_node: ProcessNode, kube: clien
     trust = ssl.create_default_context(cafile=str(process_node.authority.certificate))
     with pytest.raises(OSError, match="certificate required"):
         urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", context=trust)
+
+
+def test_a_pod_may_mount_a_folder_over_the_one_the_node_lives_in(cluster: Cluster) -> None:
+    temporary = "/tmp"  # noqa: S108
+    script = 'touch "$TMPDIR/a" "$HOME/b" && ls "$0" > "$1"'
+    container = {
+        "command": ["sh", "-c", script, temporary, "/dev/termination-log"],
+        "env": [{"name": "TMPDIR", "value": temporary}],
+        "volumeMounts": [{"name": "scratch", "mountPath": temporary}],
+    }
+    cluster.pod("work", container=container, volumes=[{"name": "scratch", "emptyDir": {}}])
+    end = cluster.ended("work")
+    assert (end["exitCode"], end["message"]) == (0, "a\n")

@@ -6,6 +6,7 @@ docs/devstack.md. The rest follows the kubelet's rules:
     agent         the node itself: registration, heartbeat, which pods are here
     pod           the life of one pod, derived from its object and from what lies on disk
     container     one container's processes, one after the other
+    launching     from its specification to a process
     volumes       ConfigMaps, Secrets, tokens, claims and folders as directories
     environment   variables and words of the command line
     paths         container paths become paths of this machine

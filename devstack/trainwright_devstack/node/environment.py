@@ -57,11 +57,6 @@ def container_environment(
     return environment
 
 
-def rewrite_environment(environment: Mapping[str, str], paths: PathMap) -> dict[str, str]:
-    """Return the variables with mount paths turned into paths of this machine."""
-    return {name: value if name == "PATH" else paths.rewrite(value) for name, value in environment.items()}
-
-
 def command_line(container: Object, environment: Mapping[str, str], paths: PathMap) -> list[str]:
     """Return the words to execute, references expanded and mount paths rewritten."""
     program = container.get("command") or [entrypoint(container["image"]) or ""]

@@ -6,7 +6,6 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,14 +13,8 @@ from typing import Any
 
 from trainwright_devstack.api import STRATEGIC_MERGE_PATCH, Api, ApiError, Unreachable, describe, namespaced
 from trainwright_devstack.node.container import Container
-from trainwright_devstack.node.environment import (
-    MissingReference,
-    base_environment,
-    command_line,
-    container_environment,
-    rewrite_environment,
-)
-from trainwright_devstack.node.paths import PathMap
+from trainwright_devstack.node.environment import MissingReference
+from trainwright_devstack.node.launching import launch
 from trainwright_devstack.node.podstatus import ContainerView, PodView, status
 from trainwright_devstack.node.refusals import refusals
 from trainwright_devstack.node.volumes import UnusableVolume, Volumes
@@ -32,7 +25,6 @@ LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 DEFAULT_GRACE_SECONDS = 30
-TERMINATION_MESSAGE = "/dev/termination-log"
 
 
 @dataclass(frozen=True)
@@ -208,25 +200,12 @@ class PodWorker:
 
     def _start(self, container: Container) -> None:
         home = self.folder / "home" / container.name
-        home.mkdir(parents=True, exist_ok=True)
         try:
-            mounts = self._volumes.places(container.spec)
-            base = base_environment(self._pod, home, self._api.server)
-            environment = container_environment(self._pod, container.spec, base, self._volumes.texts)
+            launch(self._pod, container, self._volumes, home, self._api.server)
         except MissingReference as missing:
             self._waiting[container.name] = ("CreateContainerConfigError", str(missing))
-            return
-        message_path = container.spec.get("terminationMessagePath") or TERMINATION_MESSAGE
-        paths = PathMap({**mounts.places, message_path: container.message_file(container.run + 1)})
-        # Only what the pod says is rewritten: our own folders may lie below a path that it mounts, as /tmp.
-        wanted = container.spec.get("workingDir")
-        directory = Path(paths.rewrite(wanted)) if wanted else home
-        self._waiting.pop(container.name, None)
-        container.start(
-            command_line(container.spec, environment, paths),
-            base | rewrite_environment(_differences(environment, base), paths),
-            directory,
-        )
+        else:
+            self._waiting.pop(container.name, None)
 
     def _end(self) -> None:
         """Stop everything with the grace period that is left."""
@@ -321,7 +300,3 @@ class PodWorker:
 
 def _seconds(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
-
-
-def _differences(environment: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if base.get(name) != value}
