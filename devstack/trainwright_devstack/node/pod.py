@@ -94,8 +94,10 @@ class PodWorker:
     # --- the loop
 
     def _run(self) -> None:
-        while not self._leave.is_set():
-            self._wake.clear()
+        while True:
+            self._wake.clear()  # before looking: what is set from here on is not slept over
+            if self._leave.is_set():
+                return
             try:
                 pause = self._step()
             except ApiError as error:
@@ -104,6 +106,9 @@ class PodWorker:
             except (OSError, *Unreachable) as error:
                 pause = RETRY_SECONDS
                 LOG.warning("pod %s/%s: %s", self.namespace, self.name, error)
+            except Exception:  # a pod nobody looks after would hang for ever
+                pause = RETRY_SECONDS
+                LOG.exception("pod %s/%s: unexpected, trying again", self.namespace, self.name)
             self._wake.wait(pause)
 
     def _step(self) -> float | None:

@@ -48,6 +48,8 @@ class ListWatch:
                 LOG.warning("%s: %s", self._path, describe(error))
             except Unreachable as error:
                 LOG.warning("%s: %s", self._path, error)
+            except Exception:  # a list that is no longer kept up to date would go unnoticed
+                LOG.exception("%s: unexpected, listing again", self._path)
             self._stop.wait(RETRY_SECONDS)
 
     def _follow(self) -> None:
