@@ -1,0 +1,77 @@
+"""When two models are taken to detect the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from trainwright.artifacts import OnnxModel
+from trainwright.errors import StepError
+from trainwright_trainer.steps.verification import _compare, _judge, _Tolerance
+
+TOLERANCE = _Tolerance(overlap=0.9, confidence=0.02)
+ONNX = OnnxModel(path="x", digest="sha256:" + "0" * 64, size=1, opset=18, end_to_end=False)
+Rows = NDArray[np.float32]
+
+
+def rows(*detections: tuple[float, ...]) -> Rows:
+    return np.array(detections, dtype=np.float32).reshape(-1, 6)
+
+
+SURE = (10.0, 10.0, 50.0, 50.0, 0.9, 0.0)
+OTHER = (60.0, 60.0, 90.0, 90.0, 0.6, 1.0)
+
+
+@st.composite
+def detections(draw: st.DrawFn) -> Rows:
+    found = []
+    for _ in range(draw(st.integers(0, 8))):
+        x, y = draw(st.integers(0, 90)), draw(st.integers(0, 90))
+        width, height = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+        found.append((x, y, x + width, y + height, draw(st.floats(0.001, 1)), draw(st.integers(0, 2))))
+    return rows(*found)
+
+
+@given(detections())
+def test_a_model_matches_itself_whatever_it_detects(found: Rows) -> None:
+    result = _compare(found, found, TOLERANCE)
+    assert result.matched == result.wanted
+    assert result.max_difference == 0
+
+
+@given(detections(), detections())
+def test_it_does_not_matter_which_model_is_asked_first(first: Rows, second: Rows) -> None:
+    assert _compare(first, second, TOLERANCE) == _compare(second, first, TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "matched"),
+    [
+        (rows((10.5, 10.0, 50.5, 50.0, 0.91, 0.0), OTHER), 4),
+        (rows((10.0, 10.0, 50.0, 50.0, 0.9, 2.0), OTHER), 2),
+        (rows((10.0, 10.0, 50.0, 50.0, 0.8, 0.0), OTHER), 2),
+        (rows((20.0, 10.0, 60.0, 50.0, 0.9, 0.0), OTHER), 2),
+        (rows(OTHER), 2),
+        (rows(), 0),
+    ],
+)
+def test_class_place_and_confidence_must_agree(theirs: Rows, matched: int) -> None:
+    assert _compare(rows(SURE, OTHER), theirs, TOLERANCE).matched == matched
+
+
+def test_a_detection_at_the_threshold_is_not_a_difference() -> None:
+    """What one model finds at 0.251 and the other at 0.249 is the same detection."""
+    many = [(index * 10.0, 0.0, index * 10.0 + 9, 9.0, 0.9, 0.0) for index in range(6)]
+    above, below = (0.0, 50.0, 20.0, 70.0, 0.251, 1.0), (0.0, 50.0, 20.0, 70.0, 0.249, 1.0)
+    result = _compare(rows(*many, above), rows(*many, below), TOLERANCE)
+    assert result.matched == result.wanted
+
+
+def test_too_few_matches_are_an_error_with_the_figures() -> None:
+    half = _compare(rows(SURE, OTHER), rows(SURE), TOLERANCE)
+    with pytest.raises(StepError, match=r"matches 66\.7 % of 3 detections .* on 1 test images; .* is 99"):
+        _judge(ONNX, [half], 99)
+    assert _judge(ONNX, [half], 60).match_percent == 66.67

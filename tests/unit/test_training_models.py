@@ -1,0 +1,55 @@
+"""Which models a training may start from, which device it may use, and what its gate says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from annotation_trees import plan_of
+
+from trainwright.contract import GateSettings
+from trainwright.errors import ConfigurationError
+from trainwright_trainer.devices import device_of
+from trainwright_trainer.steps.evaluation import check_gate
+from trainwright_trainer.steps.training import _find_model
+
+SAMPLE = {"source": {"sample": {}}}
+
+
+@pytest.mark.parametrize("name", ["yolo11n.yaml", "yolo26m.yaml", "yolov8x.yaml", "yolov8n-p2.yaml"])
+def test_a_detection_architecture_is_known_by_name(name: str) -> None:
+    assert _find_model(name, None) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["yolo11n-seg.yaml", "rtdetr-l.yaml", "yolo99n.yaml", "yolo26m.pt", "../yolo11n.yaml", "*.yaml", ""],
+)
+def test_anything_else_is_refused_and_never_downloaded(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="baseModel") as refused:
+        _find_model(name, tmp_path)
+    assert "Nothing is downloaded" in refused.value.hint
+
+
+def test_a_file_below_the_weights_folder_is_found_and_one_outside_is_not(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    (weights / "parts").mkdir(parents=True)
+    (weights / "parts" / "v1.pt").touch()
+    (tmp_path / "outside.pt").touch()
+    (weights / "link.pt").symlink_to(tmp_path / "outside.pt")
+    assert _find_model("parts/v1.pt", weights) == str(weights / "parts" / "v1.pt")
+    for name in ("../outside.pt", "link.pt", str(tmp_path / "outside.pt")):
+        with pytest.raises(ConfigurationError):
+            _find_model(name, weights)
+
+
+def test_no_gpu_means_the_processor_and_two_are_refused() -> None:
+    assert device_of(plan_of(SAMPLE)) == "cpu"
+    with pytest.raises(ConfigurationError, match=r"compute\.gpus is 2"):
+        device_of(plan_of(SAMPLE, gpus=2))
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.7, True), (0.69999, False)])
+def test_the_gate_compares_the_chosen_metric(value: float, passed: bool) -> None:
+    gate = GateSettings(metric="mAP50", minimum=0.7)
+    assert check_gate({"mAP50": value, "mAP50to95": 0.1}, gate)[0] is passed
