@@ -336,7 +336,7 @@ def test_probes_decide_readiness_and_restarts(cluster: Cluster, tmp_path: Path) 
 def test_kubectl_reads_logs(cluster: Cluster, control_plane: ControlPlane, kubectl: Path) -> None:
     command = [kubectl, "--kubeconfig", control_plane.kubeconfig, "-n", cluster.namespace, "logs", "work"]
     cluster.pod("work", "for i in 1 2 3; do echo line $i; sleep 0.3; done")
-    wait_for(lambda: "waiting" not in cluster.status("work")["state"])
+    wait_for(lambda: {"running", "terminated"} & set(cluster.status("work")["state"]))
     followed = subprocess.run([*command, "--follow"], check=True, capture_output=True, text=True).stdout
     assert followed == "line 1\nline 2\nline 3\n"
     last = subprocess.run([*command, "--tail=1"], check=True, capture_output=True, text=True).stdout
