@@ -35,6 +35,7 @@ def build_binaries(folder: Path, say: Say) -> None:
         _build(go, module, program, say)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy2(program, folder / PROGRAM)
+    shutil.rmtree(_objects_folder(), ignore_errors=True)
     for name in (*REQUIRED, *OPTIONAL):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(PROGRAM)
@@ -91,7 +92,16 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    return os.environ | {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly -buildvcs=false",
+        "GOCACHE": str(_objects_folder()),
+    }
+
+
+def _objects_folder() -> Path:
+    """Return where compiled packages (3 GB) are kept, so that a build that was interrupted goes on."""
+    return cache_folder() / "go-build"
 
 
 def _go_version(go: str) -> tuple[int, ...]:
