@@ -37,7 +37,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     plan: Annotated[Path, typer.Option(help="The plan, a JSON file.")],
     workspace: Annotated[Path, typer.Option(help="The only folder written to; a retry needs the same one.")],
     data: Annotated[Path | None, typer.Option(help="Annotations; a folder source is below it.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Base models.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(envvar="TRAINWRIGHT_WEIGHTS", help="Base models; the image names its own.")
+    ] = None,
     api_credentials: Annotated[
         Path | None, typer.Option(help="AZAION_API_EMAIL, AZAION_API_PASSWORD.")
     ] = None,
