@@ -40,7 +40,9 @@ class RunProgress:
         """A stage begins."""
         self.check()
         self._epoch_clock = _EpochClock()
-        self._tell(Moment.STAGE, progress=Progress(percent=self._percent(stage, 0), stage=stage))
+        # The last epoch stays in sight through the later stages.
+        changes = {"percent": self._percent(stage, 0), "stage": stage, "estimated_remaining_seconds": None}
+        self._tell(Moment.STAGE, progress=self.report.progress.model_copy(update=changes))
 
     def finish(self, stage: Stage, seconds: float, **found: Any) -> None:
         """A stage is done, now or in an earlier attempt; `found` are fields of the report."""

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from trainwright.contract import Stage
+
 Object = dict[str, Any]
 
 
@@ -28,8 +30,9 @@ class RunView:
         trainer = status.get("trainer", {})
         reported = trainer.get("progress", {})
         self._tell_phase(status)
-        for stage, seconds in trainer.get("finishedStages", {}).items():
-            self._tell(f"{stage} done in {seconds:.1f} s")
+        finished = trainer.get("finishedStages", {})
+        for stage in (stage for stage in Stage if stage in finished):
+            self._tell(f"{stage} done in {finished[stage]:.1f} s")
         epoch = reported.get("epoch")
         if epoch and reported.get("stage") == "Training":
             value = trainer.get("metrics", {}).get("mAP50")
