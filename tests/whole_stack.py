@@ -1,0 +1,370 @@
+"""The whole stack as its users meet it: kubectl, the command `trainwright`, and the two servers of models.
+
+This module is a plugin that the conftests of e2e and faults register, so that both use one stack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from trainwright_devstack.processes import Process
+    from trainwright_devstack.stack import Devstack
+
+Object = dict[str, Any]
+
+SYSTEM = "trainwright-system"
+OPERATOR = "trainwright-operator"
+# Small enough for seconds on two cores, and still a real training.
+TRAINING = {
+    "baseModel": "yolo11n.yaml",
+    "epochs": 2,
+    "batchSize": 8,
+    "imageSize": 64,
+    "workers": 0,
+    "optimizer": "AdamW",
+    "learningRate": 0.002,
+    "arguments": {"nbs": 8, "mosaic": 0.0},
+}
+SETTINGS = {"retryBackoffSeconds": 1}
+
+
+def require(present: object, missing: str) -> None:
+    """Skip the test with what is missing; in CI nothing may be missing."""
+    if present:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devstack]:
+    """API server, process node, operator, S3 server and resource API, all of them real."""
+    from trainwright_devstack.binaries import find_binaries
+    from trainwright_devstack.stack import Devstack, StackOptions
+
+    found, problems = find_binaries()
+    require(found, f"needs a control plane: {'; '.join(problems)}")
+    options = StackOptions(process_node=True, settings=SETTINGS)
+    with Devstack(tmp_path_factory.mktemp("devstack"), options) as stack:
+        require(stack.state.cluster.kubectl, "needs kubectl beside the control plane's programs")
+        require(stack.state.s3.checks_credentials, "needs versitygw: moto accepts any credentials")
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def cluster(devstack: Devstack) -> Cluster:
+    """The stack's cluster through kubectl."""
+    return Cluster(devstack)
+
+
+@pytest.fixture(scope="module")
+def team(
+    devstack: Devstack, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request: Any
+) -> Team:
+    """A namespace with accounts and keys of its own, named after the test's file."""
+    from trainwright_devstack.api import Api
+    from trainwright_devstack.demo.secrets import hand_out, write_keys
+
+    name = Path(request.path).stem.removeprefix("test_").replace("_", "-")
+    folder = tmp_path_factory.mktemp(name)
+    write_keys(folder)
+    with Api(devstack.state.cluster.kubeconfig) as api:
+        hand_out(api, name, folder, devstack.state)
+    return Team(devstack, cluster, name, folder)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """kubectl as administrator, and the processes behind pods and servers."""
+
+    stack: Devstack
+
+    def start(self, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+        """Start kubectl, which writes to a file until it is ended."""
+        with output.open("wb") as file:
+            return subprocess.Popen(self._command(arguments), stdout=file, stderr=subprocess.STDOUT)
+
+    def run(self, *arguments: str, manifest: Object | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; a manifest goes to its standard input."""
+        return subprocess.run(
+            self._command(arguments),
+            input=None if manifest is None else yaml.safe_dump(manifest),
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    def kubectl(self, *arguments: str, manifest: Object | None = None) -> str:
+        """Run kubectl and return what it prints; it must not fail."""
+        done = self.run(*arguments, manifest=manifest)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def get(self, *arguments: str) -> Object:
+        """Return what `kubectl get` prints as JSON."""
+        found: Object = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return found
+
+    def container(self, pod: Object) -> Process:
+        """Return the process of a pod's only container."""
+        from trainwright_devstack.processes import Process
+
+        name = pod["spec"]["containers"][0]["name"]
+        runs = self.stack.folder / "node/pods" / pod["metadata"]["uid"] / "containers" / name
+        newest = max((int(run.name) for run in runs.glob("[0-9]*")), default=0)
+        return Process(runs / str(newest))
+
+    def server(self, name: str) -> Server:
+        """Return a program of the stack: kube-apiserver or s3."""
+        from trainwright_devstack.processes import Process
+
+        folders = {"s3": "s3/process", "kube-apiserver": "control-plane/processes/kube-apiserver"}
+        return Server(Process(self.stack.folder / folders[name]))
+
+    def operator_pods(self) -> list[Object]:
+        """Return the operator's pods."""
+        items: list[Object] = self.get("pods", "-n", SYSTEM)["items"]
+        return [pod for pod in items if pod["metadata"]["name"].startswith(OPERATOR)]
+
+    def kill_operator(self) -> None:
+        """End the operator's process as a crash would; the node starts it again."""
+        for pod in self.operator_pods():
+            kill(self.container(pod))
+
+    def scale_operator(self, replicas: int) -> None:
+        """Take the operator away, or bring it back."""
+        self.kubectl("scale", f"deployment/{OPERATOR}", "-n", SYSTEM, f"--replicas={replicas}")
+        if replicas:
+            self.wait_for_operator()
+        else:
+            wait(lambda: not self.operator_pods(), "the operator's pod is gone")
+
+    def wait_for_operator(self) -> None:
+        """Return when the newest operator is ready."""
+        self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM, "--timeout=60s")
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        state = self.stack.state.cluster
+        return [str(state.kubectl), "--kubeconfig", str(state.kubeconfig), *arguments]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A program of the stack that can be frozen, or stopped and started again as it was."""
+
+    process: Process
+
+    def freeze(self) -> None:
+        """Stop it in the middle of whatever it does: connections stay open, and nobody answers."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._pid, signal.SIGCONT)
+
+    def stop(self) -> Callable[[], None]:
+        """End it; what is returned starts it again, with its data, address and accounts."""
+        root = Path("/proc") / str(self._pid)
+        command = root.joinpath("cmdline").read_text().rstrip("\0").split("\0")
+        environment = dict(
+            entry.split("=", 1) for entry in root.joinpath("environ").read_text().split("\0") if "=" in entry
+        )
+        directory = root.joinpath("cwd").resolve()
+        self.process.stop()
+
+        def start_again() -> None:
+            self.process.start(command, environment=environment, directory=directory)
+
+        return start_again
+
+    @property
+    def _pid(self) -> int:
+        pid = self.process.pid()
+        assert pid is not None
+        return pid
+
+
+@dataclass(frozen=True)
+class Team:
+    """People who train: a namespace of the cluster, and a reader's account and keys outside of it."""
+
+    stack: Devstack
+    cluster: Cluster
+    namespace: str
+    folder: Path
+
+    def manifest(self, name: str, model: str = "parts", **spec: Any) -> Object:
+        """Return a run that trains for seconds and delivers; keyword arguments replace sections."""
+        delivery = {
+            "api": {
+                "url": self.stack.state.resource_api.url,
+                "credentials": {"secretName": "publisher-account"},
+            },
+            "cdn": {"credentials": {"secretName": "publisher-cdn"}},
+            "sealing": {
+                "recipients": {"configMapName": "recipients"},
+                "signingKey": {"secretName": "publisher-key"},
+            },
+        }
+        sections: Object = {
+            "model": {"name": model},
+            "dataset": {
+                "source": {"sample": {"images": 40, "imageSize": 64}},
+                "split": {"train": 60, "valid": 15, "test": 25},
+            },
+            "training": TRAINING,
+            "delivery": delivery,
+            "compute": {"gpus": 0, "workspace": {"persistentVolumeClaim": {"size": "1Gi"}}},
+        }
+        return {
+            "apiVersion": "trainwright.dev/v1alpha1",
+            "kind": "TrainingRun",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": sections | spec,
+        }
+
+    def apply(self, manifest: Object) -> str:
+        """Apply a manifest as a user does, and return what kubectl says."""
+        return self.kubectl("apply", "-f", "-", manifest=manifest)
+
+    def kubectl(self, *arguments: str, manifest: Object | None = None) -> str:
+        """Run kubectl in the namespace and return what it prints; it must not fail."""
+        return self.cluster.kubectl("-n", self.namespace, *arguments, manifest=manifest)
+
+    def get(self, *arguments: str) -> Object:
+        """Return objects of the namespace."""
+        return self.cluster.get("-n", self.namespace, *arguments)
+
+    def status(self, run: str) -> Object:
+        """Return a run's status, empty before the operator saw the run."""
+        status: Object = self.get("trun", run).get("status", {})
+        return status
+
+    def wait(self, run: str, reached: Callable[[Object], object], what: str, seconds: float = 120) -> Object:
+        """Return the status as soon as it is as wanted; a run that is over can't become so any more."""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.status(run)
+            if reached(status):
+                return status
+            over = status.get("phase") in {"Succeeded", "Failed", "Cancelled"}
+            assert not over, f"{run}: {what}: it ended: {json.dumps(status, indent=1)}"
+            assert time.monotonic() < deadline, f"{run}: {what}: {json.dumps(status, indent=1)}"
+            time.sleep(0.1)
+
+    def wait_for_phase(self, run: str, phase: str, seconds: float = 120) -> Object:
+        """Return the status once the run is in a phase."""
+        return self.wait(run, lambda status: status.get("phase") == phase, f"phase {phase}", seconds)
+
+    def wait_for_epoch(self, run: str, epoch: int) -> Object:
+        """Return the status once an epoch is trained, while there are more to train."""
+        return self.wait(
+            run, lambda status: progress(status).get("epoch", 0) >= epoch, f"epoch {epoch}", seconds=90
+        )
+
+    def wait_for_stage(self, run: str, stage: str) -> Object:
+        """Return the status once the pod reports a stage."""
+        return self.wait(run, lambda status: progress(status).get("stage") == stage, f"stage {stage}")
+
+    def pod(self, run: str, attempt: int) -> Object:
+        """Return the pod of an attempt."""
+        selector = f"trainwright.dev/run={run},trainwright.dev/attempt={attempt}"
+        (pod,) = self.get("pods", "-l", selector)["items"]
+        found: Object = pod
+        return found
+
+    def logs(self, run: str, attempt: int) -> list[Object]:
+        """Return the lines of an attempt's log that are JSON."""
+        text = self.kubectl("logs", self.pod(run, attempt)["metadata"]["name"])
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def volume(self, claim: str) -> Path:
+        """Return the folder behind a claim."""
+        name = self.get("pvc", claim)["spec"]["volumeName"]
+        return Path(self.cluster.get("pv", name)["spec"]["hostPath"]["path"])
+
+    def fetch(self, model: str) -> Object:
+        """Fetch and open MODEL or MODEL@VERSION as its reader; return what the command prints."""
+        from trainwright_devstack.demo.secrets import write_reader_files
+
+        files = write_reader_files(self.folder, self.stack.state)
+        to = self.folder / "opened"
+        shutil.rmtree(to, ignore_errors=True)
+        options = {
+            "--to": to,
+            "--api-url": self.stack.state.resource_api.url,
+            "--api-credentials": files.api_credentials,
+            "--cdn-credentials": files.cdn_credentials,
+            "--private-key": files.private_key,
+            "--publisher": files.publisher,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        program = Path(sys.executable).with_name("trainwright")
+        done = subprocess.run(
+            [program, "fetch", model, *words, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=self.folder,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        fetched: Object = json.loads(done.stdout)
+        return fetched
+
+    def published(self, model: str) -> dict[str, list[str]]:
+        """Return the names of all parts of a model that lie on the two servers."""
+        on_api = (self.stack.folder / "api/data/models").glob(f"{model}.*.small")
+        on_cdn = (self.stack.folder / "s3/data/models/models").glob(f"{model}.*.big")
+        return {
+            "small": sorted(path.name for path in on_api),
+            "big": sorted(path.name for path in on_cdn),
+        }
+
+
+def progress(status: Object) -> Object:
+    """Return what the current pod says of its progress."""
+    found: Object = status.get("trainer", {}).get("progress", {})
+    return found
+
+
+def condition(status: Object, type_: str) -> Object:
+    """Return one condition of a status."""
+    found: Object = next(item for item in status["conditions"] if item["type"] == type_)
+    return found
+
+
+def trained_epochs(lines: list[Object]) -> list[int]:
+    """Return the epochs that an attempt's log tells were trained."""
+    return [line["epoch"] for line in lines if line.get("event") == "epoch"]
+
+
+def kill(process: Process) -> None:
+    """End a program without a chance to clean up."""
+    pid = process.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def wait(reached: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Return as soon as something holds."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
