@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from trainwright.contract import TERMINATION_MESSAGE_BYTES, FailureReport
 from trainwright_operator import crds
 from trainwright_operator.api import MUTABLE, TrainingRun
 
@@ -92,6 +94,20 @@ def test_everything_has_a_bound() -> None:
         if "type" in field and field["type"] in bounds and not field.keys() & set(bounds[field["type"]])
     ]
     assert unbounded == []
+
+
+@pytest.mark.parametrize("field", ["message", "hint", "logTail"])
+def test_a_report_within_the_contracts_bounds_is_within_those_of_the_schema(field: str) -> None:
+    longest = FIELDS[f"status.trainer.failure.{field}"]["maxLength"]
+    known = {"cause": "Data", "exitCode": 65, "message": "no image"}
+    FailureReport.model_validate({**known, field: "x" * longest})
+    with pytest.raises(ValidationError):
+        FailureReport.model_validate({**known, field: "x" * (longest + 1)})
+    assert FIELDS[f"status.failure.{field}"]["maxLength"] >= longest
+
+
+def test_the_end_of_a_log_may_fill_a_whole_report() -> None:
+    assert FIELDS["status.trainer.failure.logTail"]["maxLength"] >= TERMINATION_MESSAGE_BYTES
 
 
 def test_numbers_of_a_spec_have_both_bounds() -> None:

@@ -291,8 +291,10 @@ class RunPlan(Contract):
 
 
 # --- the report -------------------------------------------------------------------------------------
+# Its bounds are those of the CRD: the API server refuses a status that breaks one, so neither side may.
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Metrics = Annotated[dict[str, float], Field(max_length=32)]
 
 
 class Progress(Contract):
@@ -310,9 +312,9 @@ class Progress(Contract):
 class ImageCounts(Contract):
     """Images in each split."""
 
-    train: int = Field(description="Images to train on.")
-    valid: int = Field(description="Images to choose the best epoch by.")
-    test: int = Field(description="Images to measure the finished model on.")
+    train: int = Field(ge=0, description="Images to train on.")
+    valid: int = Field(ge=0, description="Images to choose the best epoch by.")
+    test: int = Field(ge=0, description="Images to measure the finished model on.")
 
 
 class DatasetReport(Contract):
@@ -320,15 +322,15 @@ class DatasetReport(Contract):
 
     digest: Digest = Field(description="The same digest, the same images and labels.")
     images: ImageCounts
-    quarantined: int = Field(description="Annotations left out: unreadable or malformed.")
-    classes: int = Field(description="How many classes the labels have.")
+    quarantined: int = Field(ge=0, description="Annotations left out: unreadable or malformed.")
+    classes: int = Field(ge=0, description="How many classes the labels have.")
 
 
 class PartReport(Contract):
     """One part of a sealed model, as it lies on its server."""
 
-    name: str = Field(description="Name of the object on its server.")
-    size: int = Field(description="Size in bytes.")
+    name: str = Field(max_length=255, description="Name of the object on its server.")
+    size: int = Field(ge=0, description="Size in bytes.")
     digest: Digest = Field(description="Digest of the part's bytes.")
 
 
@@ -342,17 +344,17 @@ class PartsReport(Contract):
 class ModelReport(Contract):
     """The model: `digest` is that of the plain ONNX file."""
 
-    name: str = Field(description="Name of the model.")
-    version: str = Field(description="Version of the model.")
+    name: str = Field(max_length=256, description="Name of the model.")
+    version: str = Field(max_length=256, description="Version of the model.")
     digest: Digest = Field(description="Digest of the plain ONNX file.")
-    size: int = Field(description="Size of the plain ONNX file, in bytes.")
+    size: int = Field(ge=0, description="Size of the plain ONNX file, in bytes.")
     parts: PartsReport | None = None
 
 
 class PublishingReport(Contract):
     """What is about to be committed: the operator's fence sees it before the small part is uploaded."""
 
-    file_id: str = Field(description="The id that both parts of the sealed model carry.")
+    file_id: str = Field(max_length=64, description="The id that both parts of the sealed model carry.")
 
 
 class FailureReport(Contract):
@@ -361,9 +363,9 @@ class FailureReport(Contract):
     stage: Stage | None = Field(default=None, description="The stage it ended in.")
     cause: Cause = Field(description="What kind of failure it is.")
     exit_code: int = Field(description="The exit code the pod ends with.")
-    message: str = Field(description="What went wrong.")
-    hint: str = Field(default="", description="What can be done about it.")
-    log_tail: str = Field(default="", description="The last lines of the log.")
+    message: str = Field(max_length=2048, description="What went wrong.")
+    hint: str = Field(default="", max_length=1024, description="What can be done about it.")
+    log_tail: str = Field(default="", max_length=4096, description="The last lines of the log.")
 
 
 class RunReport(Contract):
@@ -375,11 +377,9 @@ class RunReport(Contract):
     progress: Progress
     finished_stages: dict[Stage, float] = Field(default={}, description="Seconds each finished stage took.")
     resumed_from_epoch: int | None = Field(
-        default=None, description="The epoch whose checkpoint the execution went on from."
+        default=None, ge=0, description="The epoch whose checkpoint the execution went on from."
     )
-    metrics: dict[str, float] = Field(
-        default={}, description="mAP50, mAP50to95, precision, recall: as last measured."
-    )
+    metrics: Metrics = Field(default={}, description="mAP50, mAP50to95, precision, recall: as last measured.")
     dataset: DatasetReport | None = None
     model: ModelReport | None = None
     publishing: PublishingReport | None = None
