@@ -61,10 +61,7 @@ async def prepare(
     if problems:
         return _refuse(problems, Reason.MISSING)
     if settings.require_fence and not await _is_fenced(cluster):
-        advice = "install the chart's policy, or set requireFence: false in the operator's settings"
-        return _refuse(
-            [f"ValidatingAdmissionPolicy {FENCE_POLICY!r} is missing: {advice}"], Reason.POLICY_MISSING
-        )
+        return _refuse([UNFENCED], Reason.POLICY_MISSING)
     plan = await _kept_plan(cluster, run)
     if plan is None:
         resolution = resolve_plan(run, spec, _class_map(spec, found))

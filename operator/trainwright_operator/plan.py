@@ -7,15 +7,20 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from trainwright.training_arguments import check_arguments
 
 from trainwright.contract import RunPlan
+from trainwright.training_arguments import check_arguments
 from trainwright_operator.api import TrainingRunSpec
 
 Object = dict[str, Any]
 
-SOURCES = ("persistentVolumeClaim", "sample")
-"""Members of `dataset.source`: a run that sets one replaces a default that sets another."""
+CHOICES = (
+    ("dataset", "source"),
+    ("dataset", "classes"),
+    ("compute", "workspace"),
+    ("delivery", "sealing", "recipients"),
+)
+"""Sections with one member each: a run that chooses one replaces a default that chose another."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,18 @@ class Resolution:
 def merge_spec(defaults: Object, spec: Object) -> TrainingRunSpec:
     """Return the effective spec: the run's own fields over the defaults, section by section."""
     merged = _merge(defaults, spec)
-    source = spec.get("dataset", {}).get("source")
-    if source:
-        merged["dataset"]["source"] = source
-    classes = spec.get("dataset", {}).get("classes")
-    if classes:
-        merged["dataset"]["classes"] = classes
+    for *sections, choice in CHOICES:
+        chosen, target = spec, merged
+        for section in sections:
+            chosen, target = chosen.get(section, {}), target.get(section, {})
+        if chosen.get(choice):
+            target[choice] = _prefer(target[choice], chosen[choice])
     return TrainingRunSpec.model_validate(merged)
+
+
+def _prefer(merged: Object, chosen: Object) -> Object:
+    """Return the merged section with the members that were chosen, and no other."""
+    return {member: value for member, value in merged.items() if member in chosen}
 
 
 def _merge(low: Object, high: Object) -> Object:

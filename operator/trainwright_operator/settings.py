@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
+
+from trainwright_operator.plan import merge_spec
+
+SMALLEST_SPEC = {"model": {"name": "any"}, "dataset": {"source": {"sample": {}}}}
 
 
 class SettingsSection(BaseModel):
@@ -38,6 +42,13 @@ class OperatorSettings(SettingsSection):
     retry_backoff_seconds: float = Field(default=10, ge=0)
     relist_seconds: float = Field(default=300, gt=0)
     workers: int = Field(default=8, ge=1)
+
+    @field_validator("defaults")
+    @classmethod
+    def _check_defaults(cls, defaults: dict[str, Any]) -> dict[str, Any]:
+        """Refuse to start with defaults that no run could be merged with: each would end without a word."""
+        merge_spec(defaults, SMALLEST_SPEC)
+        return defaults
 
 
 def read_settings(path: Path) -> OperatorSettings:

@@ -24,6 +24,24 @@ def test_a_runs_source_replaces_another_kind_of_source_in_the_defaults() -> None
     assert spec.dataset.source.persistent_volume_claim is None
 
 
+def test_a_runs_choice_of_recipients_or_workspace_replaces_another_in_the_defaults() -> None:
+    defaults = {
+        "compute": {"gpus": 2, "workspace": {"emptyDir": {}}},
+        "delivery": {"sealing": {"recipients": {"secretName": "platform"}}},
+    }
+    workspace = {"persistentVolumeClaim": {"size": "1Gi"}}
+    run = RunBuilder().spec(compute={"workspace": workspace}).delivering().build()
+    spec = merge_spec(defaults, run["spec"])
+    assert spec.compute is not None
+    assert spec.compute.gpus == 2
+    assert spec.compute.workspace is not None
+    assert spec.compute.workspace.empty_dir is None
+    names = [reference.name for reference in required(spec)]
+    assert "recipients" in names
+    assert "platform" not in names
+    assert defaults["compute"]["workspace"] == {"emptyDir": {}}
+
+
 def test_every_attempt_makes_the_same_version() -> None:
     assert model_version(RunBuilder().build()) == "2026-01-02-4f2a4f2a"
 
