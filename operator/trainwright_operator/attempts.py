@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from trainwright.contract import Cause, ExitCode, RunReport
+from trainwright.contract import Cause, ExitCode
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
     RETRY_REQUEST_ANNOTATION,
     TRAINER_CONTAINER,
     AttemptOutcome,
+    job_name,
 )
-from trainwright_operator.reports import Ending, read_ending
+from trainwright_operator.reports import Ending, read_ending, read_live
 from trainwright_operator.times import format_time
 
 Object = dict[str, Any]
@@ -108,6 +109,7 @@ class Observation:
     jobs: Mapping[str, Object]
     pods: Mapping[str, list[Object]]
     now: datetime
+    outlived: frozenset[str] = frozenset()  # Jobs that are gone, of which a pod still runs
 
     @property
     def status(self) -> Object:
@@ -133,7 +135,9 @@ def read_history(observation: Observation) -> list[Attempt]:
         for attempt in map(Attempt.from_status, observation.status.get("attempts", ()))
     }
     for name, job in observation.jobs.items():
-        number = int(job["metadata"]["labels"][ATTEMPT_LABEL])
+        number = int(job["metadata"]["labels"].get(ATTEMPT_LABEL, 0))
+        if name != job_name(observation.run["metadata"]["name"], number):
+            continue  # a copy of one of our Jobs that somebody made under another name
         started = Attempt(
             number=number,
             job=name,
@@ -148,7 +152,7 @@ def _complete(attempt: Attempt, observation: Observation) -> Attempt:
     if attempt.outcome is not None:
         return attempt
     job, pod = observation.jobs.get(attempt.job), observation.pod(attempt.job)
-    ending = read_ending(pod, _report(observation, attempt.number), TRAINER_CONTAINER)
+    ending = read_ending(pod, read_live(observation.status, attempt.number), TRAINER_CONTAINER)
     attempt = replace(
         attempt,
         pod=ending.pod or attempt.pod,
@@ -173,19 +177,24 @@ def _complete(attempt: Attempt, observation: Observation) -> Attempt:
 
 
 def _end_without_job(attempt: Attempt, ending: Ending, observation: Observation) -> Attempt:
-    """The Job is gone: a pod that finished its work before counts, else somebody took the Job away."""
+    """The Job is gone: a pod that finished its work before counts, else somebody took the Job away.
+
+    A pod outlives its Job by its grace period, and until it has ended nobody else may use its workspace.
+    """
+    if attempt.job in observation.outlived:
+        return attempt
     end_time = format_time(observation.now)
     if ending.finished:
         return replace(attempt, outcome=AttemptOutcome.SUCCEEDED, exit_code=0, end_time=end_time)
     if observation.stop_wanted:
         return replace(attempt, outcome=AttemptOutcome.STOPPED, end_time=end_time)
-    message = f"the Job {attempt.job} was deleted"
+    told = ending.failure
     return replace(
         attempt,
         outcome=AttemptOutcome.FAILED,
-        cause=Cause.INFRASTRUCTURE,
+        cause=told.cause if told else Cause.INFRASTRUCTURE,
         end_time=end_time,
-        message=message,
+        message=(told and told.message) or f"the Job {attempt.job} was deleted",
     )
 
 
@@ -213,13 +222,6 @@ def classify(ending: Ending) -> Cause:
     if ending.exit_code is None:
         return ending.failure.cause if ending.failure else Cause.INFRASTRUCTURE
     return EXIT_CAUSES.get(ending.exit_code, Cause.UNKNOWN)
-
-
-def _report(observation: Observation, number: int) -> RunReport | None:
-    from_status = observation.status.get("trainer")
-    if not from_status or from_status.get("attempt") != number:
-        return None
-    return RunReport.model_validate(from_status)
 
 
 def _condition(job: Object, type_: str) -> Object | None:

@@ -8,8 +8,8 @@ from trainwright.contract import RunPlan
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.cluster import KINDS, AlreadyExistsError, Cluster
 from trainwright_operator.manifests import plan_config_map, trainer_access, workspace_claim
-from trainwright_operator.names import PLAN_DIGEST_ANNOTATION
-from trainwright_operator.store import controller_uid
+from trainwright_operator.names import API_VERSION, PLAN_DIGEST_ANNOTATION, RUN_KIND
+from trainwright_operator.store import controller_uid, find_controller
 
 Object = dict[str, Any]
 
@@ -19,7 +19,7 @@ class NameTakenError(Exception):
 
 
 class OwnerGoneError(Exception):
-    """An object of a child's name is left from a run that is being deleted: wait until it is gone."""
+    """An object of a child's name is being deleted, or about to be: wait until it is gone."""
 
 
 async def create_children(cluster: Cluster, run: Object, spec: TrainingRunSpec, plan: RunPlan) -> None:
@@ -38,9 +38,9 @@ async def create_child(cluster: Cluster, run: Object, body: Object) -> Object:
         return await cluster.create(body)
     except AlreadyExistsError:
         found = await _get_existing(cluster, body)
+    if found["metadata"].get("deletionTimestamp") or _is_of_an_earlier_run(found, run):
+        raise OwnerGoneError(f"{_name(body)} is still being deleted")
     if controller_uid(found) != run["metadata"]["uid"]:
-        if found["metadata"].get("deletionTimestamp"):
-            raise OwnerGoneError(f"{_name(body)} of an earlier run is still being deleted")
         raise NameTakenError(
             f"{_name(body)} exists and is not this run's: delete it, or give the run another name"
         )
@@ -50,6 +50,14 @@ async def create_child(cluster: Cluster, run: Object, body: Object) -> Object:
             f"{_name(body)} was made from another plan than the run's: delete it, or make a new run"
         )
     return found
+
+
+def _is_of_an_earlier_run(found: Object, run: Object) -> bool:
+    """Whether the controller had the run's kind and name: it is gone, and garbage collection will follow."""
+    owner = find_controller(found) or {}
+    named = (owner.get("apiVersion"), owner.get("kind"), owner.get("name"))
+    same_name = named == (API_VERSION, RUN_KIND, run["metadata"]["name"])
+    return same_name and owner.get("uid") != run["metadata"]["uid"]
 
 
 async def _create_shared(cluster: Cluster, body: Object) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 import kopf
@@ -75,6 +75,13 @@ KINDS = {
     kind.kind: kind
     for kind in (RUNS, JOBS, PODS, CONFIG_MAPS, SECRETS, CLAIMS, ACCOUNTS, ROLE_BINDINGS, EVENTS)
 }
+
+
+class Listing(NamedTuple):
+    """All objects of a kind, as they were at one version of the API server's state."""
+
+    items: list[Object]
+    version: int
 
 
 class ApiError(Exception):
@@ -188,8 +195,8 @@ class Cluster:
         except NotFoundError:
             return None
 
-    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> list[Object]:
-        """Return all objects of a kind, page by page, from the API server's cache of its own state."""
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Listing:
+        """Return all objects of a kind, read page by page, and the version of the state they are from."""
         items: list[Object] = []
         query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
         while True:
@@ -197,7 +204,7 @@ class Cluster:
             items += page["items"]
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return Listing(items, int(page["metadata"]["resourceVersion"]))
             query["continue"] = token
 
     async def create(self, body: Object) -> Object:

@@ -103,6 +103,7 @@ class Reason(StrEnum):
     INVALID = "Invalid"  # the run can't be carried out as written
     PLAN_LOST = "PlanLost"  # the run's plan is gone, and today's defaults would make another
     NAME_TAKEN = "NameTaken"  # an object of a child's name belongs to somebody else
+    REFUSED = "Refused"  # the API server refuses a child of the run, for a quota for example
     POLICY_MISSING = "PolicyMissing"  # the admission policy that fences trainers is not in the cluster
     CREATED = "Created"  # the attempt's Job exists
     SCHEDULED = "Scheduled"  # the attempt's pod has a node

@@ -12,10 +12,10 @@ from trainwright_operator.acceptance import Preparation, prepare
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, read_history
 from trainwright_operator.children import NameTakenError, create_child, create_children
-from trainwright_operator.cluster import JOBS, PODS, RUNS, Cluster
+from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster
 from trainwright_operator.events import announce
 from trainwright_operator.manifests import attempt_job
-from trainwright_operator.names import RUN_LABEL, Reason, job_name
+from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason, job_name
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.retries import Action, Decision, decide
@@ -27,6 +27,7 @@ Object = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
+REFUSALS = (400, 403, 422)  # a child the API server won't have: by its schema, a quota, a policy
 RECHECK_SECONDS = 15  # nothing tells that a missing Secret was made: look again this often
 
 
@@ -68,14 +69,24 @@ class Reconciler:
     async def _observe(self, run: Object) -> Observation:
         """Return what is there; absence in the store is doubted where an attempt's fate hangs on it."""
         jobs = {job["metadata"]["name"]: job for job in self.store.jobs(run)}
+        outlived: set[str] = set()
         for record in (run.get("status") or {}).get("attempts", ()):
-            if "outcome" not in record and record["job"] not in jobs:
-                job = await self.cluster.get(JOBS, run["metadata"]["namespace"], record["job"])
-                if job and controller_uid(job) == run["metadata"]["uid"]:
-                    self.store.keep("Job", job)
-                    jobs[record["job"]] = job
+            if "outcome" in record or record["job"] in jobs:
+                continue
+            job = await self.cluster.get(JOBS, run["metadata"]["namespace"], record["job"])
+            if job and controller_uid(job) == run["metadata"]["uid"]:
+                self.store.keep("Job", job)
+                jobs[record["job"]] = job
+            elif await self._has_pod(run, record["number"]):
+                outlived.add(record["job"])
         pods = {name: self.store.pods(run, job) for name, job in jobs.items()}
-        return Observation(run, jobs, pods, self.clock())
+        return Observation(run, jobs, pods, self.clock(), frozenset(outlived))
+
+    async def _has_pod(self, run: Object, attempt: int) -> bool:
+        """Return whether a pod of an attempt whose Job is gone still runs: it ends a grace period later."""
+        selector = f"{RUN_LABEL}={run['metadata']['name']},{ATTEMPT_LABEL}={attempt}"
+        pods = await self.cluster.list(PODS, run["metadata"]["namespace"], selector)
+        return any(pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") for pod in pods.items)
 
     async def _start(
         self, run: Object, spec: TrainingRunSpec, attempts: list[Attempt], decision: Decision
@@ -91,6 +102,12 @@ class Reconciler:
             job = await create_child(self.cluster, run, body)
         except NameTakenError as error:
             return Acceptance((str(error),), Reason.NAME_TAKEN), attempts
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            return Acceptance(
+                (f"the API server refuses what the run needs: {error}",), Reason.REFUSED
+            ), attempts
         self.store.keep("Job", job)
         attempt = Attempt(
             number=decision.number,
@@ -131,13 +148,15 @@ class Reconciler:
         """Read everything anew; returns all keys it concerns. Covers watches that ended without a word."""
         keys: set[Key] = set()
         for kind, selector in ((RUNS, ""), (JOBS, RUN_LABEL), (PODS, RUN_LABEL)):
-            items: list[Object] = []
-            for namespace in self.settings.namespaces or (None,):
-                items += await self.cluster.list(kind, namespace, selector)
+            lists = [
+                await self.cluster.list(kind, namespace, selector)
+                for namespace in self.settings.namespaces or (None,)
+            ]
+            items = [item for found in lists for item in found.items]
             for item in items:  # members of a list do not name their kind
                 item.setdefault("kind", kind.kind)
                 item.setdefault("apiVersion", kind.api_version)
-            keys |= self.store.replace(kind.kind, items)
+            keys |= self.store.replace(kind.kind, items, min(found.version for found in lists))
         return keys
 
 

@@ -12,6 +12,7 @@ from trainwright.contract import FailureReport, Outcome, RunReport
 Object = dict[str, Any]
 
 LOG_TAIL_CHARACTERS = 1500
+IMAGE_CHARACTERS = 512
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def read_ending(pod: Object | None, live_report: RunReport | None, container: st
     return Ending(
         pod=pod["metadata"]["name"],
         node=pod["spec"].get("nodeName", ""),
-        image=state.get("imageID") or state.get("image", ""),
+        image=(state.get("imageID") or state.get("image", ""))[:IMAGE_CHARACTERS],
         exit_code=terminated["exitCode"] if terminated else None,
         out_of_memory=bool(terminated and terminated.get("reason") == "OOMKilled"),
         disrupted=_is_disrupted(status),
@@ -64,6 +65,21 @@ def read_ending(pod: Object | None, live_report: RunReport | None, container: st
         log_tail=log_tail[-LOG_TAIL_CHARACTERS:],
         report=last_word or live_report,
     )
+
+
+def read_live(status: Object, attempt: int) -> RunReport | None:
+    """Return what the pod of an attempt reported in the run's status; what can't be read is no report.
+
+    The API server checks it by the schema it has, which may be another version's: that must not keep the
+    operator from anything, least of all from stopping the pod.
+    """
+    live = status.get("trainer") or {}
+    if live.get("attempt") != attempt:
+        return None
+    try:
+        return RunReport.model_validate(live)
+    except ValidationError:
+        return None
 
 
 def parse_report(text: str) -> RunReport | None:
@@ -97,8 +113,7 @@ def _container_status(status: Object, container: str) -> Object:
 
 
 def _is_disrupted(status: Object) -> bool:
-    if status.get("reason") in ("Evicted", "Preempting"):
-        return True
+    """Whether the cluster took the pod away; one evicted for filling its own volumes would do so again."""
     return any(
         c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ())
     )

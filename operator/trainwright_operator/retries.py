@@ -18,6 +18,7 @@ from trainwright_operator.times import parse_time
 Object = dict[str, Any]
 
 LONGEST_BACKOFF = timedelta(minutes=6)
+MOST_DOUBLINGS = 16  # of the pause; an unlimited budget would otherwise make a time that can't be held
 
 BUDGETS: Mapping[Cause, int] = {
     Cause.CONFIGURATION: 0,
@@ -99,7 +100,8 @@ def _decide_retry(
         return Decision(Action.FAIL, last.number, budget_spent=budget > 0)
     if cause is Cause.PREEMPTION:
         return Decision(Action.START, last.number + 1)
-    pause = min(timedelta(seconds=backoff_seconds) * 2 ** (len(failures) - 1), LONGEST_BACKOFF)
+    doublings = min(len(failures) - 1, MOST_DOUBLINGS)
+    pause = min(timedelta(seconds=backoff_seconds) * 2**doublings, LONGEST_BACKOFF)
     left = (parse_time(last.end_time) + pause - observation.now).total_seconds()
     if left > 0:
         return Decision(Action.WAIT, last.number, wait_seconds=left)

@@ -17,7 +17,7 @@ from trainwright_operator.names import (
     Reason,
     plan_name,
 )
-from trainwright_operator.reports import Ending, describe_waiting, read_ending
+from trainwright_operator.reports import Ending, describe_waiting, read_ending, read_live
 from trainwright_operator.retries import Action, Decision, describe_failure
 from trainwright_operator.times import format_time, parse_time
 
@@ -124,11 +124,11 @@ def compute_phase(situation: Situation) -> Phase:
 
 
 def _newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Ending:
-    """Return what the newest pod tells: its last word, else what it reported live."""
-    live = observation.status.get("trainer")
-    report = RunReport.model_validate(live) if live else None
-    pod = observation.pod(attempts[-1].job) if attempts else None
-    return read_ending(pod, report, TRAINER_CONTAINER)
+    """Return what the newest attempt's pod tells: its last word, else what it reported live."""
+    if not attempts:
+        return Ending()
+    live = read_live(observation.status, attempts[-1].number)
+    return read_ending(observation.pod(attempts[-1].job), live, TRAINER_CONTAINER)
 
 
 def _results(before: Object, report: RunReport | None) -> Object:

@@ -13,7 +13,11 @@ Object = dict[str, Any]
 
 
 class Store:
-    """An index of objects by kind and run; it only remembers, and is never the truth about absence."""
+    """An index of objects by kind and run; it only remembers, and is never the truth about absence.
+
+    What we wrote ourselves is kept at once, and watches and lists may tell of it later, or of what was
+    before: an older version never replaces a newer one.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[Key, Object] = {}
@@ -40,43 +44,66 @@ class Store:
     def keep(self, kind: str, item: Object) -> Key | None:
         """Remember an object; return the key of the run it concerns, or None if it is no child of a run."""
         if kind == "TrainingRun":
-            self._runs[_key(item)] = item
+            self._runs[_key(item)] = _newest(self._runs.get(_key(item)), item)
             return _key(item)
         key = _run_key(item)
         if key is not None:
-            self._children[kind][key][item["metadata"]["name"]] = item
+            children, name = self._children[kind][key], item["metadata"]["name"]
+            children[name] = _newest(children.get(name), item)
         return key
 
     def forget(self, kind: str, item: Object) -> Key | None:
-        """Drop an object that was deleted; return the key of the run it concerns."""
+        """Drop an object that was deleted, not one made since by its name; return the key of its run."""
         if kind == "TrainingRun":
-            self._runs.pop(_key(item), None)
+            _drop(self._runs, _key(item), item)
             return _key(item)
         key = _run_key(item)
         if key is not None:
             children = self._children[kind][key]
-            children.pop(item["metadata"]["name"], None)
+            _drop(children, item["metadata"]["name"], item)
             if not children:
                 del self._children[kind][key]
         return key
 
-    def replace(self, kind: str, items: Iterable[Object]) -> set[Key]:
-        """Put a fresh list in place of all that is remembered of a kind; return every key either concerns."""
+    def replace(self, kind: str, items: Iterable[Object], version: int) -> set[Key]:
+        """Put a list in place of what is remembered from before its version; return every key it concerns."""
+        known = self._all(kind)
+        before = {key for item in known if (key := self.forget(kind, item)) is not None}
+        newer = [item for item in known if _version(item) > version]
+        return before | {key for item in (*items, *newer) if (key := self.keep(kind, item)) is not None}
+
+    def _all(self, kind: str) -> list[Object]:
         if kind == "TrainingRun":
-            before = set(self._runs)
-            self._runs = {_key(item): item for item in items}
-            return before | set(self._runs)
-        before = set(self._children[kind])
-        self._children[kind].clear()
-        return before | {key for item in items if (key := self.keep(kind, item)) is not None}
+            return list(self._runs.values())
+        return [item for children in self._children[kind].values() for item in children.values()]
+
+
+def find_controller(item: Object) -> Object | None:
+    """Return the reference to the object that controls this one."""
+    owners: list[Object] = item["metadata"].get("ownerReferences", [])
+    return next((owner for owner in owners if owner.get("controller")), None)
 
 
 def controller_uid(item: Object) -> str | None:
     """Return the uid of the object that controls this one."""
-    for owner in item["metadata"].get("ownerReferences", ()):
-        if owner.get("controller"):
-            return str(owner["uid"])
-    return None
+    owner = find_controller(item)
+    return str(owner["uid"]) if owner else None
+
+
+def _drop(known: dict[Any, Object], name: object, item: Object) -> None:
+    if name in known and known[name]["metadata"]["uid"] == item["metadata"]["uid"]:
+        del known[name]
+
+
+def _newest(known: Object | None, item: Object) -> Object:
+    """Return the newer of two versions; one of another uid is another object, and not compared."""
+    if known is None or known["metadata"]["uid"] != item["metadata"]["uid"]:
+        return item
+    return known if _version(known) > _version(item) else item
+
+
+def _version(item: Object) -> int:
+    return int(item["metadata"].get("resourceVersion", 0))
 
 
 def _key(item: Object) -> Key:

@@ -318,6 +318,40 @@ def test_a_deleted_job_is_followed_by_another_attempt(bench: Bench) -> None:
     assert (first["cause"], first["message"]) == ("Infrastructure", "the Job run-1 was deleted")
 
 
+def test_another_attempt_waits_until_the_pod_of_a_deleted_job_has_ended(bench: Bench) -> None:
+    bench.create()
+    pod = bench.wait_for_pod(1)
+    node = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": "silent"}}
+    bench.core.create_namespaced_binding(bench.namespace, node, _preload_content=False)
+    bench.batch.delete_namespaced_job("run-1", bench.namespace, propagation_policy="Background")
+    time.sleep(3)
+    assert bench.core.read_namespaced_pod(pod, bench.namespace).metadata.deletion_timestamp
+    assert bench.get()["status"]["attempt"] == 1
+    assert bench.batch.list_namespaced_job(bench.namespace).items == []
+    bench.core.delete_namespaced_pod(pod, bench.namespace, grace_period_seconds=0)
+    bench.wait_for_pod(2)
+
+
+def test_a_run_made_again_by_its_name_waits_for_what_the_former_one_left(bench: Bench) -> None:
+    bench.create()
+    bench.wait_for_pod(1)
+    bench.runs.delete_namespaced_custom_object(*RUNS, bench.namespace, "trainingruns", "run")
+    bench.create()
+    bench.wait_for_pod(1)
+    uid = bench.get()["metadata"]["uid"]
+    claim = bench.core.read_namespaced_persistent_volume_claim("run-workspace", bench.namespace)
+    assert claim.metadata.owner_references[0].uid == uid
+    events = bench.core.list_namespaced_event(bench.namespace).items
+    assert "NameTaken" not in [event.reason for event in events]
+
+
+def test_a_child_that_the_api_server_refuses_is_told_of(bench: Bench) -> None:
+    bench.create(compute={**UNSCHEDULED, "nodeSelector": {"not a label": "x"}})
+    status = bench.wait(lambda status: condition(status, "Accepted")["status"] == "False")
+    assert condition(status, "Accepted")["reason"] == "Refused"
+    assert "nodeSelector" in condition(status, "Accepted")["message"]
+
+
 def test_suspending_ends_the_pod_and_resuming_starts_the_next_attempt(bench: Bench) -> None:
     bench.create()
     bench.wait_for_pod(1)

@@ -94,6 +94,13 @@ def test_an_evicted_pod_counts_as_preempted_whatever_its_exit_code() -> None:
     assert history[0].cause is Cause.PREEMPTION
 
 
+def test_a_pod_evicted_for_filling_its_own_volume_costs_an_attempt() -> None:
+    message = 'Usage of EmptyDir volume "workspace" exceeds the limit "1Gi".'
+    pod = make_pod(1, phase="Failed", reason="Evicted", message=message)
+    history = read_history(observe(RunBuilder().build(), (make_job(1, condition="Failed"), pod)))
+    assert (history[0].cause, history[0].message) == (Cause.INFRASTRUCTURE, message)
+
+
 def test_the_trainers_last_word_becomes_the_attempts_message() -> None:
     word = make_failure(1, Cause.DATA, ExitCode.DATA, "dataset.split: no image left for test").to_json()
     pod = make_pod(1, phase="Failed", containerStatuses=terminated(ExitCode.DATA, word))
@@ -124,6 +131,28 @@ def test_a_job_deleted_after_its_pod_had_finished_is_a_success() -> None:
     record = {"number": 1, "job": "parts-1-1", "startTime": "2026-01-02T03:04:05Z"}
     run = RunBuilder().status({"attempts": [record]}).reporting(make_success(1)).build()
     assert decide_for(run) == Decision(Action.SUCCEED, 1)
+
+
+def test_a_deleted_job_is_not_followed_by_another_while_its_pod_still_runs() -> None:
+    record = {"number": 1, "job": "parts-1-1", "startTime": "2026-01-02T03:04:05Z"}
+    run = RunBuilder().status({"attempts": [record]}).build()
+    observation = Observation(run, {}, {}, NOW, outlived=frozenset(["parts-1-1"]))
+    attempts = read_history(observation)
+    assert decide(observation, attempts, {}, backoff_seconds=0) == Decision(Action.WAIT, 1)
+
+
+def test_a_job_deleted_after_its_pod_had_failed_is_judged_by_what_the_pod_reported() -> None:
+    record = {"number": 1, "job": "parts-1-1", "startTime": "2026-01-02T03:04:05Z"}
+    word = make_failure(1, Cause.DATA, ExitCode.DATA, "no image left")
+    run = RunBuilder().status({"attempts": [record]}).reporting(word).build()
+    attempt = read_history(observe(run))[0]
+    assert (attempt.cause, attempt.message) == (Cause.DATA, "no image left")
+
+
+def test_a_copy_of_a_job_under_another_name_is_no_attempt() -> None:
+    copied = make_job(1, condition="Complete")
+    copied["metadata"]["name"] = "parts-1-1-copy"
+    assert decide_for(RunBuilder().build(), (copied, None)) == Decision(Action.START, 1)
 
 
 @pytest.mark.parametrize("field", ["suspend", "cancel"])
@@ -180,6 +209,12 @@ def test_other_causes_wait_longer_each_time() -> None:
         observation = observe(run, now=datetime(2026, 1, 2, 3, 30, tzinfo=UTC) + timedelta(seconds=1))
         decision = decide(observation, read_history(observation), {}, backoff_seconds=10)
         assert (decision.action, decision.wait_seconds) == (Action.WAIT, pause - 1)
+
+
+def test_an_unlimited_budget_can_be_used_for_ever() -> None:
+    records = [failed(number, Cause.PUBLISHING) for number in range(1, 200)]
+    run = RunBuilder().status({"attempts": records}).build()
+    assert decide_for(run, retry={"publishing": -1}) == Decision(Action.START, 200)
 
 
 def test_a_new_retry_request_grants_one_attempt_more() -> None:

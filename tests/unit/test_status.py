@@ -179,6 +179,27 @@ def test_the_log_tail_of_a_pod_that_died_without_a_word_is_kept() -> None:
     assert status["failure"]["logTail"] == "Bus error (core dumped)"
 
 
+def test_what_an_earlier_attempt_reported_is_not_said_of_the_one_that_failed() -> None:
+    run = RunBuilder().reporting(make_failure(1, Cause.PUBLISHING, ExitCode.PUBLISHING, "401")).build()
+    pod = make_pod(2, phase="Failed", containerStatuses=terminated(ExitCode.DATA, "no image"))
+    status = compute(run, (make_job(2, condition="Failed"), pod), acceptance=Acceptance())
+    assert status["failure"]["logTail"] == "no image"
+    assert status["failure"].get("hint") != "mend it"
+
+
+def test_a_report_that_this_operator_cannot_read_keeps_it_from_nothing() -> None:
+    run = RunBuilder().spec(cancel=True).reporting(make_report(1)).build()
+    run["status"]["trainer"]["finishedStages"] = {"Distillation": 3.0}
+    assert compute(run, (make_job(1), make_pod(1)))["phase"] == "Running"  # until its Job is stopped
+
+
+def test_a_last_word_beyond_the_bounds_of_the_schema_is_kept_as_a_log_tail() -> None:
+    word = make_failure(1, Cause.DATA, ExitCode.DATA).to_json().replace("mend it", "x" * 1500)
+    pod = make_pod(1, phase="Failed", containerStatuses=terminated(ExitCode.DATA, word))
+    status = compute(RunBuilder().build(), (make_job(1, condition="Failed"), pod), acceptance=Acceptance())
+    assert (status["phase"], status["failure"]["cause"]) == ("Failed", "Data")
+
+
 @pytest.mark.parametrize(("field", "phase"), [("suspend", "Suspended"), ("cancel", "Cancelled")])
 def test_a_stopped_run_says_so(field: str, phase: str) -> None:
     status = compute(RunBuilder().spec(**{field: True}).build())
@@ -203,7 +224,7 @@ def test_failure_is_final_until_a_new_retry_request() -> None:
 
 
 def test_the_longest_status_stays_below_16_kib() -> None:
-    word = make_failure(1, Cause.PUBLISHING, ExitCode.PUBLISHING, "x" * 5000)
+    word = make_failure(1, Cause.PUBLISHING, ExitCode.PUBLISHING, "x" * 2048)
     pairs = []
     for number in range(1, 40):
         exit_code = ExitCode.PREEMPTED if number < 39 else ExitCode.DATA

@@ -1,0 +1,57 @@
+"""What the operator remembers of the cluster: never what was, once it has seen what is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from builders import RunBuilder, make_job
+
+from trainwright_operator.queue import Key
+from trainwright_operator.store import Store
+
+Object = dict[str, Any]
+KEY = Key("ml", "parts-1")
+
+
+def run_at(version: int, uid: str = "", **status: Any) -> Object:
+    run = RunBuilder().status(status).build()
+    run["metadata"]["resourceVersion"] = str(version)
+    run["metadata"]["uid"] = uid or run["metadata"]["uid"]
+    return run
+
+
+def test_a_watch_that_lags_does_not_take_back_what_was_written() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(9, phase="Succeeded"))
+    store.keep("TrainingRun", run_at(7, phase="Running"))
+    assert store.run(KEY) == run_at(9, phase="Succeeded")
+
+
+def test_a_list_does_not_take_back_what_was_learned_while_it_was_read() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(9, phase="Succeeded"))
+    assert store.replace("TrainingRun", [run_at(7, phase="Running")], 8) == {KEY}
+    assert store.run(KEY) == run_at(9, phase="Succeeded")
+
+
+@pytest.mark.parametrize(("version", "kept"), [(8, True), (9, False)])
+def test_what_a_list_lacks_is_gone_unless_it_is_newer_than_the_list(version: int, kept: bool) -> None:
+    store = Store()
+    job = make_job(1)
+    job["metadata"]["resourceVersion"] = "9"
+    store.keep("TrainingRun", run_at(9))
+    store.keep("Job", job)
+    for kind in ("TrainingRun", "Job"):
+        assert store.replace(kind, [], version) == {KEY}
+    assert (store.run(KEY) is not None) is kept
+    assert bool(store.jobs(run_at(9))) is kept
+
+
+def test_the_end_of_an_earlier_run_is_not_that_of_the_run_made_since_by_its_name() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(9, uid="second"))
+    store.forget("TrainingRun", run_at(8, uid="first"))
+    assert store.run(KEY) == run_at(9, uid="second")
+    store.keep("TrainingRun", run_at(11, uid="third"))
+    assert store.run(KEY) == run_at(11, uid="third")
