@@ -20,7 +20,7 @@ from trainwright_operator.cluster import (
 )
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
-from trainwright_operator.plan import resolve_plan
+from trainwright_operator.plan import find_setting_problems, resolve_plan
 from trainwright_operator.references import Reference, find_problems, required
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.status import Acceptance
@@ -57,9 +57,9 @@ async def prepare(
     if not settings.secret_access:
         references = [reference for reference in references if reference.kind != "Secret"]
     found = await _look_up(cluster, references, namespace)
-    problems = find_problems(references, found, namespace)
-    if problems:
-        return _refuse(problems, Reason.MISSING)
+    missing = find_problems(references, found, namespace)
+    if missing:
+        return _refuse(missing + find_setting_problems(spec), Reason.MISSING)
     if settings.require_fence and not await _is_fenced(cluster):
         return _refuse([UNFENCED], Reason.POLICY_MISSING)
     plan = await _kept_plan(cluster, run)

@@ -269,7 +269,7 @@ class Cluster:
                     answer: Object = await response.json()
                     return answer
                 raise await _as_error(response)
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             raise ApiError(0, "Unreachable", f"{method} {path}: {error!r}") from error
 
     def _authorization(self) -> dict[str, str]:

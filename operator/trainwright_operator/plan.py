@@ -61,8 +61,7 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
 
     The model's version comes from the run's creation and uid, so that every attempt makes the same one.
     """
-    problems = [f"spec.training.arguments.{problem}" for problem in _argument_problems(spec)]
-    problems += _delivery_problems(spec)
+    problems = find_setting_problems(spec)
     metadata = run["metadata"]
     sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     body = {
@@ -81,6 +80,12 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
         return Resolution(RunPlan.model_validate(body))
     except ValidationError as error:
         return Resolution(None, tuple(_sentence(item) for item in error.errors()))
+
+
+def find_setting_problems(spec: TrainingRunSpec) -> list[str]:
+    """Return a sentence for each setting of an effective spec that is wrong whatever else exists."""
+    arguments = [f"spec.training.arguments.{problem}" for problem in _argument_problems(spec)]
+    return arguments + _delivery_problems(spec)
 
 
 def model_version(run: Object) -> str:

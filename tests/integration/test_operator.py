@@ -232,6 +232,17 @@ def test_everything_that_is_missing_is_said_at_once_and_the_run_goes_on_when_it_
     bench.wait_for_pod(1)
 
 
+def test_settings_that_are_wrong_are_said_along_with_what_is_missing(bench: Bench) -> None:
+    bench.create(
+        dataset={"source": {"persistentVolumeClaim": {"claimName": "annotations"}}},
+        training={"arguments": {"lrf0": 0.1}},
+        delivery={"folder": "models"},
+    )
+    status = bench.wait(lambda status: condition(status, "Accepted")["status"] == "False")
+    for fragment in ("annotations", "lrf0", "spec.delivery.api.url"):
+        assert fragment in condition(status, "Accepted")["message"]
+
+
 def _create_what_is_missing(bench: Bench) -> None:
     label = {"trainwright.dev/use": "delivery"}
     secrets = {
