@@ -176,3 +176,18 @@ def test_the_fence_lets_the_current_pod_pass_and_no_other(cluster: Cluster) -> N
     current.observe(report, Moment.STEP)
     current.fence("0c" * 16)
     assert cluster.trainer_status()["publishing"] == {"fileId": "0c" * 16}
+
+
+def test_a_second_attempt_that_knows_nothing_yet_replaces_the_first_ones_report(cluster: Cluster) -> None:
+    """Server-side apply turns a map whose entries were all taken away into null, which the schema refuses."""
+    with cluster.reporter("current") as reporting:
+        reporting.observe(FULLEST, Moment.END)
+    fresh = RunReport(
+        attempt=4,
+        sequence=1,
+        heartbeat_time=FULLEST.heartbeat_time,
+        progress=Progress(percent=0, stage=Stage.DATASET),
+    )
+    with cluster.reporter("current") as reporting:
+        reporting.observe(fresh, Moment.STAGE)
+    assert RunReport.model_validate(cluster.trainer_status()) == fresh

@@ -78,7 +78,14 @@ def account(tmp_path: Path) -> Path:
 def report(sequence: int = 1) -> RunReport:
     progress = Progress(percent=sequence, stage=Stage.TRAINING)
     return RunReport.model_validate(
-        {"attempt": 1, "sequence": sequence, "heartbeatTime": "2026-11-21T10:00:00Z", "progress": progress}
+        {
+            "attempt": 1,
+            "sequence": sequence,
+            "heartbeatTime": "2026-11-21T10:00:00Z",
+            "progress": progress,
+            "finishedStages": {"Dataset": 1.5},
+            "metrics": {"mAP50": 0.5},
+        }
     )
 
 

@@ -64,11 +64,13 @@ class ApiServer:
 
     def apply_report(self, run: RunIdentity, report: RunReport) -> requests.Response:
         """Apply `status.trainer` of the run, never by force; raise `OSError` when there is no answer."""
+        told = json.loads(report.to_json())
         body = {
             "apiVersion": API_VERSION,
             "kind": "TrainingRun",
             "metadata": {"name": run.name},
-            "status": {"trainer": json.loads(report.to_json())},
+            # An empty map where an earlier attempt had entries would become null, which the schema refuses.
+            "status": {"trainer": {key: value for key, value in told.items() if value != {}}},
         }
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to the API server
