@@ -14,6 +14,9 @@ Object = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
+TOLD_BY = {Phase.SUCCEEDED: ConditionType.SUCCEEDED, Phase.FAILED: ConditionType.FAILED}
+"""The condition that says what an end means; of any other phase Ready tells."""
+
 
 async def announce(cluster: Cluster, run: Object, before: Object, after: Object) -> None:
     """Tell what changed between two statuses; an Event that can't be written is not worth a retry."""
@@ -34,10 +37,9 @@ def describe_changes(before: Object, after: Object) -> list[tuple[str, str, str]
         job = after["attempts"][-1]["job"]
         changes.append(("Normal", "AttemptStarted", f"attempt {after['attempt']} is Job {job}"))
     if after["phase"] != before.get("phase") and after["phase"] != Phase.PENDING:
-        failed = after["phase"] == Phase.FAILED
-        type_ = ConditionType.FAILED if failed else ConditionType.READY
-        note = _condition(after, type_)["message"]
-        changes.append(("Warning" if failed else "Normal", after["phase"], note))
+        note = _condition(after, TOLD_BY.get(after["phase"], ConditionType.READY))["message"]
+        severity = "Warning" if after["phase"] == Phase.FAILED else "Normal"
+        changes.append((severity, after["phase"], note))
     return changes
 
 
