@@ -68,15 +68,15 @@ def test_kubectl_wait_returns_when_the_run_has_succeeded(finished: Finished) -> 
 def test_a_watch_shows_the_progress_moving_through_the_stages(finished: Finished) -> None:
     heading, *lines = finished.watched
     assert heading.split()[:7] == ["NAME", "PHASE", "STAGE", "PROGRESS", "EPOCH", "MAP", "ATTEMPT"]
-    running = [line.split() for line in lines if f"{RUN} " in line and " Running " in line]
-    percents = [int(words[3]) for words in running if words[3].isdecimal()]
+    order = {str(stage): number for number, stage in enumerate(Stage)}
+    rows = [line.split() for line in lines if line.startswith(f"{RUN} ")]
+    running = [words for words in rows if words[1] == "Running" and words[2] in order]
+    percents = [int(words[3]) for words in running]
     assert percents == sorted(percents)
     assert len(set(percents)) >= 5, lines
-    stages = [words[2] for words in running]
-    assert {"Dataset", "Training", "Export"} <= set(stages), lines
-    order = {str(stage): number for number, stage in enumerate(Stage)}
-    known = [order[stage] for stage in stages if stage in order]
-    assert known == sorted(known), lines
+    stages = [order[words[2]] for words in running]
+    assert stages == sorted(stages), lines
+    assert {order[stage] for stage in ("Dataset", "Training", "Export")} <= set(stages), lines
     assert lines[-1].split()[1:4] == ["Succeeded", "Publishing", "100"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import SYSTEM, Cluster, Team, condition, trained_epochs
+from whole_stack import SYSTEM, Cluster, Team, condition, trained_epochs, wait
 
 from trainwright.contract import ExitCode
 
@@ -52,11 +52,8 @@ def story(team: Team, cluster: Cluster) -> Story:
     cluster.wait_for_operator()
     patch = json.dumps({"spec": {"retryRequest": "the password is mended"}})
     team.kubectl("patch", "trun", RUN, "--type", "merge", "-p", patch)
-    succeeded = team.wait(
-        RUN,
-        lambda status: status["phase"] != "Failed" and condition(status, "Succeeded")["status"] == "True",
-        "Succeeded",
-    )
+    wait(lambda: team.status(RUN)["phase"] == "Succeeded", "the request publishes the model")
+    succeeded = team.status(RUN)
     return Story(failed, *before, succeeded, team.logs(RUN, 3), _journal(team))
 
 
