@@ -62,14 +62,14 @@ async def prepare(
         return _refuse(missing + find_setting_problems(spec), Reason.MISSING)
     if settings.require_fence and not await _is_fenced(cluster):
         return _refuse([UNFENCED], Reason.POLICY_MISSING)
-    plan = await _kept_plan(cluster, run)
+    written = (run.get("status") or {}).get("plan", {}).get("digest")
+    plan = await _kept_plan(cluster, run, written) if written else None
     if plan is None:
         resolution = resolve_plan(run, spec, _class_map(spec, found))
         if resolution.plan is None:
             return _refuse(list(resolution.problems), Reason.INVALID)
         plan = resolution.plan
-    written = (run.get("status") or {}).get("plan", {}).get("digest", plan.digest)
-    if written != plan.digest:
+    if written not in (None, plan.digest):
         return _refuse([PLAN_LOST], Reason.PLAN_LOST)
     return Preparation(Acceptance(plan_digest=plan.digest), plan)
 
@@ -95,16 +95,17 @@ async def _is_fenced(cluster: Cluster) -> bool:
     return policy is not None and binding is not None
 
 
-async def _kept_plan(cluster: Cluster, run: Object) -> RunPlan | None:
-    """Return the plan an earlier attempt was carried out with; only this run's own ConfigMap is believed."""
+async def _kept_plan(cluster: Cluster, run: Object, digest: str) -> RunPlan | None:
+    """Return the plan an earlier attempt was carried out with; a ConfigMap with any other is not believed."""
     metadata = run["metadata"]
     config_map = await cluster.get(CONFIG_MAPS, metadata["namespace"], plan_name(metadata["name"]))
     if config_map is None or controller_uid(config_map) != metadata["uid"]:
         return None
     try:
-        return RunPlan.model_validate_json(config_map["data"][PLAN_KEY])
+        plan = RunPlan.model_validate_json(config_map["data"][PLAN_KEY])
     except (KeyError, ValidationError):
         return None
+    return plan if plan.digest == digest else None
 
 
 def _class_map(spec: TrainingRunSpec, found: dict[tuple[str, str], Object | None]) -> str | None:

@@ -45,7 +45,9 @@ async def create_child(cluster: Cluster, run: Object, body: Object) -> Object:
             f"{_name(body)} exists and is not this run's: delete it, or give the run another name"
         )
     wanted = body["metadata"]["annotations"][PLAN_DIGEST_ANNOTATION]
-    if found["metadata"].get("annotations", {}).get(PLAN_DIGEST_ANNOTATION) != wanted:
+    made_from = found["metadata"].get("annotations", {}).get(PLAN_DIGEST_ANNOTATION)
+    # Anybody can write an annotation and name an owner: what a ConfigMap says is compared itself.
+    if made_from != wanted or found.get("data") != body.get("data"):
         raise NameTakenError(
             f"{_name(body)} was made from another plan than the run's: delete it, or make a new run"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from builders import make_failure, make_success
 from installation import find_kubectl, install, sample_run
 from operator_process import OperatorProcess
 
-from trainwright.contract import Cause, ExitCode, RunReport
+from trainwright.contract import Cause, ExitCode, RunPlan, RunReport
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -272,6 +273,35 @@ def test_a_planted_config_map_of_the_plans_name_is_not_adopted(bench: Bench) -> 
     found = bench.core.read_namespaced_config_map("run-plan", bench.namespace)
     assert (found.data, found.metadata.owner_references) == ({"plan.json": "{}"}, None)
     assert bench.batch.list_namespaced_job(bench.namespace).items == []
+
+
+@pytest.mark.parametrize("marked_as", ["forged", "honest"])
+def test_a_plan_that_somebody_planted_in_the_runs_name_is_not_believed(bench: Bench, marked_as: str) -> None:
+    bench.create("first")
+    bench.wait_for_pod(1, "first")
+    plan = bench.core.read_namespaced_config_map("first-plan", bench.namespace)
+    bench.create(suspend=True)
+    bench.wait_for_phase("Suspended")
+    body = json.loads(plan.data["plan.json"])
+    run = bench.get()
+    version = f"{run['metadata']['creationTimestamp'][:10]}-{run['metadata']['uid'][:8]}"
+    body["run"] = {key: run["metadata"][key] for key in ("name", "namespace", "uid")}
+    body["model"]["version"] = version
+    honest = RunPlan.model_validate(body)
+    forged = honest.model_copy(update={"gpus": 8})
+    digest = forged.digest if marked_as == "forged" else honest.digest
+    owner = {"apiVersion": "/".join(RUNS), "kind": "TrainingRun", "controller": True}
+    metadata = {
+        "name": "run-plan",
+        "annotations": {"trainwright.dev/plan-digest": digest},
+        "ownerReferences": [{**owner, "name": "run", "uid": run["metadata"]["uid"]}],
+    }
+    bench.core.create_namespaced_config_map(
+        bench.namespace, {"metadata": metadata, "data": {"plan.json": forged.to_json()}}
+    )
+    bench.patch(suspend=False)
+    status = bench.wait(lambda status: condition(status, "Accepted")["status"] == "False")
+    assert condition(status, "Accepted")["reason"] == "NameTaken"
 
 
 def test_deleting_a_run_removes_its_children(bench: Bench) -> None:
