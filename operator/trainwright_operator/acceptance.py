@@ -23,7 +23,7 @@ from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
 from trainwright_operator.plan import find_setting_problems, resolve_plan
 from trainwright_operator.references import Reference, find_problems, required
 from trainwright_operator.settings import OperatorSettings
-from trainwright_operator.status import Acceptance
+from trainwright_operator.situation import Acceptance
 from trainwright_operator.store import controller_uid
 
 Object = dict[str, Any]
@@ -33,6 +33,9 @@ LOOKED_UP = {"Secret": SECRETS, "ConfigMap": CONFIG_MAPS, "PersistentVolumeClaim
 UNFENCED = (
     f"ValidatingAdmissionPolicy {FENCE_POLICY!r} or its binding is missing, and without it a pod could report"
     " for another run: install the chart's policy, or set requireFence: false in the operator's settings"
+)
+EMPTY_DIR_NOTE = (
+    "everything the run names exists; its workspace is an emptyDir, so that another attempt starts at zero"
 )
 PLAN_LOST = (
     "the run's plan was deleted, and as the operator's defaults have changed another would be made now:"
@@ -71,7 +74,12 @@ async def prepare(
         plan = resolution.plan
     if written not in (None, plan.digest):
         return _refuse([PLAN_LOST], Reason.PLAN_LOST)
-    return Preparation(Acceptance(plan_digest=plan.digest), plan)
+    return Preparation(Acceptance(plan_digest=plan.digest, note=_note(spec)), plan)
+
+
+def _note(spec: TrainingRunSpec) -> str:
+    workspace = spec.compute.workspace if spec.compute else None
+    return EMPTY_DIR_NOTE if workspace and workspace.empty_dir else ""
 
 
 def _refuse(problems: list[str], reason: Reason) -> Preparation:
@@ -102,7 +110,7 @@ async def _kept_plan(cluster: Cluster, run: Object, digest: str) -> RunPlan | No
     if config_map is None or controller_uid(config_map) != metadata["uid"]:
         return None
     try:
-        plan = RunPlan.model_validate_json(config_map["data"][PLAN_KEY])
+        plan = RunPlan.from_json(config_map["data"][PLAN_KEY])
     except (KeyError, ValidationError):
         return None
     return plan if plan.digest == digest else None

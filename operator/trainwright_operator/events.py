@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from trainwright_operator.cluster import ApiError, Cluster
-from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND, ConditionType, Phase
+from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND, ConditionType, Phase, Reason
 
 Object = dict[str, Any]
 
@@ -35,7 +35,7 @@ def describe_changes(before: Object, after: Object) -> list[tuple[str, str, str]
         changes.append(("Warning", accepted["reason"], accepted["message"]))
     if after["attempt"] > before.get("attempt", 0):
         job = after["attempts"][-1]["job"]
-        changes.append(("Normal", "AttemptStarted", f"attempt {after['attempt']} is Job {job}"))
+        changes.append(("Normal", Reason.ATTEMPT_STARTED, f"attempt {after['attempt']} is Job {job}"))
     if after["phase"] != before.get("phase") and after["phase"] != Phase.PENDING:
         note = _condition(after, TOLD_BY.get(after["phase"], ConditionType.READY))["message"]
         severity = "Warning" if after["phase"] == Phase.FAILED else "Normal"

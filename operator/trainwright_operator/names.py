@@ -86,6 +86,7 @@ class ConditionType(StrEnum):
     TRAINED = "Trained"  # weights of the best epoch exist
     VERIFIED = "Verified"  # the export detects what the weights detect
     PUBLISHED = "Published"  # both parts were read back from their servers, and the pointer is set
+    PROMOTED = "Promoted"  # the model passed its gate: its name and tag lead to this version
     SUCCEEDED = "Succeeded"  # everything asked for is done; never leaves True
     FAILED = "Failed"  # no attempt is left; left by a new retryRequest only
     SUSPENDED = "Suspended"  # spec.suspend holds and nothing runs
@@ -114,6 +115,8 @@ class Reason(StrEnum):
     SUCCEEDED = "Succeeded"  # the model is published
     BUDGET_SPENT = "BudgetSpent"  # attempts failed for one cause more often than its budget allows
     NOT_RETRYABLE = "NotRetryable"  # an attempt failed for a cause that a retry can't mend
+    GATE_FAILED = "GateFailed"  # the model is published as a version, but not as the newest of its name
+    ATTEMPT_STARTED = "AttemptStarted"  # an event: the next attempt's Job was made
     RETRYING = "Retrying"  # an attempt failed, the next one is on its way
     SUSPENDED = "Suspended"  # spec.suspend
     CANCELLED = "Cancelled"  # spec.cancel

@@ -14,6 +14,8 @@ from trainwright_operator.api import TrainingRunSpec
 
 Object = dict[str, Any]
 
+MOST_GPUS = 1
+
 CHOICES = (
     ("dataset", "source"),
     ("dataset", "classes"),
@@ -68,7 +70,8 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
         "run": {key: metadata[key] for key in ("name", "namespace", "uid")},
         "model": sections["model"] | {"version": model_version(run)},
         "dataset": _dataset(sections["dataset"], class_map, problems),
-        "gpus": sections.get("compute", {}).get("gpus", 1),
+        # A dry run trains nothing, so it holds no GPU.
+        "gpus": 0 if spec.dry_run else sections.get("compute", {}).get("gpus", 1),
         "dryRun": sections.get("dryRun", False),
     }
     body |= {key: sections[key] for key in ("training", "export", "gate") if key in sections}
@@ -85,7 +88,7 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
 def find_setting_problems(spec: TrainingRunSpec) -> list[str]:
     """Return a sentence for each setting of an effective spec that is wrong whatever else exists."""
     arguments = [f"spec.training.arguments.{problem}" for problem in _argument_problems(spec)]
-    return arguments + _delivery_problems(spec)
+    return arguments + _gpu_problems(spec) + _delivery_problems(spec)
 
 
 def model_version(run: Object) -> str:
@@ -97,6 +100,14 @@ def model_version(run: Object) -> str:
 def _argument_problems(spec: TrainingRunSpec) -> list[str]:
     arguments = spec.training.arguments if spec.training else None
     return check_arguments(arguments or {})
+
+
+def _gpu_problems(spec: TrainingRunSpec) -> list[str]:
+    """The trainer uses one GPU; a second one would be paid for and stay idle."""
+    gpus = spec.compute.gpus if spec.compute else None
+    if gpus is None or gpus <= MOST_GPUS:
+        return []
+    return [f"spec.compute.gpus is {gpus}: the trainer uses at most {MOST_GPUS}; set it to 0 or {MOST_GPUS}"]
 
 
 def _delivery_problems(spec: TrainingRunSpec) -> list[str]:

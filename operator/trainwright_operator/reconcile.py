@@ -20,7 +20,8 @@ from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.retries import Action, Decision, decide
 from trainwright_operator.settings import OperatorSettings
-from trainwright_operator.status import Acceptance, Situation, compute_status, is_final
+from trainwright_operator.situation import Acceptance, Situation
+from trainwright_operator.status import compute_status, is_final
 from trainwright_operator.store import Store, controller_uid
 
 Object = dict[str, Any]

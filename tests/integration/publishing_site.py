@@ -19,7 +19,7 @@ import pytest
 import yaml
 from botocore.config import Config
 
-from trainwright.artifacts import OnnxModel, Published, SealedModel
+from trainwright.artifacts import Evaluation, OnnxModel, Published, SealedModel
 from trainwright.contract import RunPlan
 from trainwright.delivery import Destination
 from trainwright.sealing import PrivateKey, PublisherKey, write_public_key
@@ -137,6 +137,9 @@ def add_user(users: Path, email: str, role: str, password: str) -> None:
     subprocess.run([*command, "--users", users], input=password.encode(), check=True, timeout=60)
 
 
+PASSED = Evaluation(metrics={}, per_class={}, images=1, gate_passed=True, gate_reason="mAP50 is enough")
+
+
 @dataclass
 class Site:
     """One model's workspace with keys and credentials, and a plan to deliver it."""
@@ -145,6 +148,7 @@ class Site:
     plan: RunPlan
     onnx: OnnxModel
     home: Path
+    evaluation: Evaluation = PASSED
 
     def seal(self) -> SealedModel:
         return seal_model(self.onnx, self.plan, self.places)
@@ -154,7 +158,7 @@ class Site:
         return connect_destination(self.plan.delivery, self.places)
 
     def publish(self, sealed: SealedModel, fence: Callable[[str], None] = lambda _: None) -> Published:
-        return publish_model(sealed, self.plan, self.places, fence)
+        return publish_model(sealed, self.evaluation, self.plan, self.places, fence)
 
     def fetch(self, model: str, *options: str) -> subprocess.CompletedProcess[str]:
         assert self.plan.delivery

@@ -15,6 +15,7 @@ import pytest
 from certificates import write_certificate
 from publishing_site import (
     MODEL_BYTES,
+    PASSED,
     S3_KEY,
     S3_SECRET,
     Servers,
@@ -29,6 +30,7 @@ from publishing_site import (
     write_cdn_file,
 )
 
+from trainwright.contract import RunPlan
 from trainwright.delivery import Cdn, CdnCredentials
 from trainwright.delivery.orphans import remove_orphans
 from trainwright.errors import PublishingError
@@ -40,7 +42,8 @@ def test_a_published_model_is_fetched_and_opened(site: Site) -> None:
     fenced: list[str] = []
     published = site.publish(site.seal(), fenced.append)
     assert fenced == [published.file_id]
-    assert published.pointer == f"{site.plan.model.name}.json"
+    name, version = site.plan.model.name, site.plan.model.version
+    assert published.pointers == (f"{name}.{version}.json", f"{name}.json")
     for wanted in (site.plan.model.name, f"{site.plan.model.name}@v1"):
         done = site.fetch(wanted, "--json")
         assert done.returncode == 0, done.stderr
@@ -49,6 +52,22 @@ def test_a_published_model_is_fetched_and_opened(site: Site) -> None:
         assert result["parts"]["big"]["digest"] == published.big.digest
         assert Path(result["path"]).read_bytes() == MODEL_BYTES
         assert [path.name for path in (site.home / "models").iterdir()] == [Path(result["path"]).name]
+
+
+def test_name_and_tag_lead_to_the_newest_version_that_passed_its_gate(site: Site) -> None:
+    site.plan = rename(site.plan, tag="nightly")
+    site.publish(site.seal())
+    site.plan = rename(site.plan, version="v2")
+    site.evaluation = PASSED.model_copy(update={"gate_passed": False})
+    assert site.publish(site.seal()).pointers == (f"{site.plan.model.name}.v2.json",)
+    for wanted, version in (("", "v1"), ("@nightly", "v1"), ("@v2", "v2")):
+        done = site.fetch(site.plan.model.name + wanted, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["version"] == version
+
+
+def rename(plan: RunPlan, **names: str) -> RunPlan:
+    return plan.model_copy(update={"model": plan.model.model_copy(update=names)})
 
 
 def test_publishing_again_uploads_nothing_again(site: Site, servers: Servers) -> None:

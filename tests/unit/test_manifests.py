@@ -71,8 +71,8 @@ def test_the_token_ends_soon_and_is_not_the_default_one() -> None:
 
 
 def test_gpus_are_asked_for_by_name_only_if_there_are_any() -> None:
-    limits = pod_of(make_job(RunBuilder().spec(compute={"gpus": 2}).build()))["containers"][0]["resources"]
-    assert limits == {"limits": {"nvidia.com/gpu": "2"}}
+    limits = pod_of(make_job(RunBuilder().spec(compute={"gpus": 1}).build()))["containers"][0]["resources"]
+    assert limits == {"limits": {"nvidia.com/gpu": "1"}}
     assert (
         pod_of(make_job(RunBuilder().spec(compute={"gpus": 0}).build()))["containers"][0]["resources"] == {}
     )
@@ -92,7 +92,9 @@ def test_a_runs_labels_and_placement_reach_the_pod_but_cannot_replace_ours() -> 
         "nodeSelector": {"gpu": "a100"},
         "imagePullSecrets": [{"name": "pull"}],
     }
-    template = make_job(RunBuilder().spec(compute=compute).build())["spec"]["template"]
+    job = make_job(RunBuilder().spec(compute=compute).build())
+    template = job["spec"]["template"]
+    assert job["metadata"]["labels"]["team"] == "vision"
     assert template["metadata"]["labels"]["team"] == "vision"
     assert template["metadata"]["labels"]["trainwright.dev/run"] == "parts-1"
     assert template["spec"]["nodeSelector"] == {"gpu": "a100"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from builders import RunBuilder
 
+from trainwright.contract import RunPlan
 from trainwright_operator.plan import merge_spec, model_version, parse_class_map, resolve_plan
 from trainwright_operator.references import find_problems, required
 
@@ -135,6 +138,28 @@ def test_a_secret_without_the_label_may_not_be_used() -> None:
         "spec.delivery.sealing.signingKey.secretName: Secret 'signing' lacks"
         " the label trainwright.dev/use=delivery"
     ]
+
+
+def test_more_gpus_than_the_trainer_uses_are_refused_before_they_are_paid_for() -> None:
+    run = RunBuilder().spec(compute={"gpus": 4}).build()
+    problems = resolve_plan(run, merge_spec({}, run["spec"]), None).problems
+    assert problems == ("spec.compute.gpus is 4: the trainer uses at most 1; set it to 0 or 1",)
+
+
+def test_a_dry_run_holds_no_gpu() -> None:
+    run = RunBuilder().spec(dryRun=True).build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    assert plan.gpus == 0
+
+
+def test_a_plan_that_was_written_keeps_its_digest_when_a_later_release_reads_it() -> None:
+    run = RunBuilder().build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    older = plan.to_json().replace('"gpus":1,', "")  # as if gpus had come later
+    assert older != plan.to_json()
+    assert RunPlan.from_json(older).digest == "sha256:" + hashlib.sha256(older.encode()).hexdigest()
 
 
 def test_a_dry_run_needs_nothing_to_deliver_with() -> None:

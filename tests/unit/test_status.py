@@ -18,12 +18,13 @@ from builders import (
     terminated,
 )
 
-from trainwright.contract import Cause, ExitCode, Outcome, Progress, Stage
+from trainwright.contract import Cause, ExitCode, Outcome, Progress, PromotionReport, Stage
 from trainwright_operator.api import TrainingRunStatus
 from trainwright_operator.attempts import Observation, read_history
 from trainwright_operator.names import Reason
 from trainwright_operator.retries import decide
-from trainwright_operator.status import Acceptance, Situation, compute_status, is_final
+from trainwright_operator.situation import Acceptance, Situation
+from trainwright_operator.status import compute_status, is_final
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)
 Object = dict[str, Any]
@@ -72,6 +73,7 @@ def test_the_first_status_holds_every_condition() -> None:
         "Trained": "Unknown",
         "Verified": "Unknown",
         "Published": "Unknown",
+        "Promoted": "Unknown",
         "Succeeded": "False",
         "Failed": "False",
         "Suspended": "False",
@@ -143,6 +145,23 @@ def test_results_are_kept_when_pod_and_report_are_gone() -> None:
     job = make_job(1, condition="Complete")
     status = compute(RunBuilder().build(), (job, pod), acceptance=Acceptance())
     assert compute(RunBuilder().status(status).build())["model"] == status["model"]
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_a_published_model_is_promoted_only_if_it_passed_its_gate(promoted: bool) -> None:
+    reason = "mAP50 0.400 on the test split is below gate.minimum 0.7"
+    word = make_success().model_copy(update={"promotion": PromotionReport(promoted=promoted, reason=reason)})
+    pod = make_pod(1, phase="Succeeded", containerStatuses=terminated(0, word.to_json()))
+    status = compute(RunBuilder().build(), (make_job(1, condition="Complete"), pod), acceptance=Acceptance())
+    assert status["phase"] == "Succeeded"
+    assert condition(status, "Promoted")["status"] == str(promoted)
+    assert condition(status, "Promoted")["message"] == reason
+
+
+def test_cancelling_a_failed_run_changes_nothing() -> None:
+    pod = make_pod(1, phase="Failed", containerStatuses=terminated(ExitCode.DATA))
+    status = compute(RunBuilder().build(), (make_job(1, condition="Failed"), pod), acceptance=Acceptance())
+    assert is_final(RunBuilder().spec(cancel=True).status(status).build())
 
 
 def test_a_dry_run_is_told_from_a_success() -> None:

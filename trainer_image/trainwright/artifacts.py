@@ -74,9 +74,12 @@ class SealedModel(Contract):
 
 
 class Published(Contract):
-    """Both parts on their servers, read back and compared, and the pointer set."""
+    """Both parts on their servers, read back and compared, and the pointers set.
+
+    `pointers` has the model's own, and its tag's, only if it was promoted.
+    """
 
     file_id: str
-    pointer: str
+    pointers: tuple[str, ...]
     small: PartReport
     big: PartReport

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic.alias_generators import to_camel
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -92,8 +92,15 @@ class ModelSettings(Contract):
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")
     version: str = Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")
-    tag: str = ""
+    # A tag names a pointer beside those of the versions, which begin with a digit in a cluster.
+    tag: str | None = Field(default=None, max_length=63, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")
     description: str = ""
+
+    @model_validator(mode="after")
+    def _tag_is_no_version(self) -> Self:
+        if self.tag == self.version:
+            raise ValueError(f"tag is {self.tag!r}, which is the version: the one would hide the other")
+        return self
 
 
 class FolderSource(Contract):
@@ -266,13 +273,25 @@ class RunPlan(Contract):
     gpus: int = Field(default=0, ge=0)
     dry_run: bool = False
 
+    # The text this plan was read from: a later release with more fields would write another one.
+    _text: str | None = PrivateAttr(default=None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a plan; its digest stays that of the text it was written as, whatever release reads it."""
+        plan = cls.model_validate_json(text)
+        plan._text = text
+        return plan
+
     def to_json(self) -> str:
-        """Return the canonical JSON text: the same plan gives the same bytes."""
+        """Return the text it was read from, else the canonical JSON: the same plan gives the same bytes."""
+        if self._text is not None:
+            return self._text
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
 
     @property
     def digest(self) -> str:
-        """`sha256:` and the hex digest of the canonical JSON."""
+        """`sha256:` and the hex digest of the JSON text."""
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
@@ -357,6 +376,13 @@ class PublishingReport(Contract):
     file_id: str = Field(max_length=64, description="The id that both parts of the sealed model carry.")
 
 
+class PromotionReport(Contract):
+    """Whether the published version became the newest of its name, and what the gate said."""
+
+    promoted: bool = Field(description="Whether the model's name and tag lead to this version.")
+    reason: str = Field(max_length=256, description="What the gate found.")
+
+
 class FailureReport(Contract):
     """Why the execution ended, in words a user can act on."""
 
@@ -383,6 +409,7 @@ class RunReport(Contract):
     dataset: DatasetReport | None = None
     model: ModelReport | None = None
     publishing: PublishingReport | None = None
+    promotion: PromotionReport | None = None
     outcome: Outcome | None = Field(default=None, description="How it ended; empty while it runs.")
     failure: FailureReport | None = None
 

@@ -88,7 +88,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
 def load_plan(path: Path) -> RunPlan:
     """Return the plan in a file; raise `ConfigurationError` with every field that is wrong."""
     try:
-        return RunPlan.model_validate_json(path.read_bytes())
+        return RunPlan.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"the plan {path} can't be read: {error.strerror}") from error
     except ValidationError as error:

@@ -23,6 +23,7 @@ from trainwright.contract import (
     ModelReport,
     Outcome,
     PartsReport,
+    PromotionReport,
     PublishingReport,
     RunPlan,
     RunReport,
@@ -123,7 +124,7 @@ class _Execution:
         evaluation = self._evaluate(weights, dataset)
         onnx = self._export(weights)
         verified = self._verify(onnx, weights, dataset)
-        sealed, published = self._deliver(onnx)
+        sealed, published = self._deliver(onnx, evaluation)
         report = self._end(Outcome.SUCCEEDED)
         return RunResult(report, dataset, weights, evaluation, onnx, verified, sealed, published)
 
@@ -185,7 +186,9 @@ class _Execution:
             )
         )
 
-    def _deliver(self, onnx: OnnxModel) -> tuple[SealedModel | None, Published | None]:
+    def _deliver(
+        self, onnx: OnnxModel, evaluation: Evaluation
+    ) -> tuple[SealedModel | None, Published | None]:
         if self._plan.delivery is None:
             return None, None
         sealed = self._do(
@@ -201,9 +204,9 @@ class _Execution:
             _Step(
                 Stage.PUBLISHING,
                 Published,
-                inputs=(sealed.small.digest, sealed.big.digest),
-                make=lambda: publish_model(sealed, self._plan, self._places, self._pass_fence),
-                found=lambda made: self._describe_parts(onnx, made),
+                inputs=(sealed.small.digest, sealed.big.digest, str(evaluation.gate_passed)),
+                make=lambda: publish_model(sealed, evaluation, self._plan, self._places, self._pass_fence),
+                found=lambda made: self._describe_parts(onnx, evaluation, made),
             )
         )
         return sealed, published
@@ -244,7 +247,9 @@ class _Execution:
         name, version = self._plan.model.name, self._plan.model.version
         return {"model": ModelReport(name=name, version=version, digest=onnx.digest, size=onnx.size)}
 
-    def _describe_parts(self, onnx: OnnxModel, published: Published) -> dict[str, object]:
+    def _describe_parts(
+        self, onnx: OnnxModel, evaluation: Evaluation, published: Published
+    ) -> dict[str, object]:
         model = ModelReport(
             name=self._plan.model.name,
             version=self._plan.model.version,
@@ -252,7 +257,9 @@ class _Execution:
             size=onnx.size,
             parts=PartsReport(small=published.small, big=published.big),
         )
-        return {"model": model, "publishing": PublishingReport(file_id=published.file_id)}
+        promotion = PromotionReport(promoted=evaluation.gate_passed, reason=evaluation.gate_reason)
+        publishing = PublishingReport(file_id=published.file_id)
+        return {"model": model, "publishing": publishing, "promotion": promotion}
 
     def _end(self, outcome: Outcome) -> RunReport:
         self._progress.end(outcome)

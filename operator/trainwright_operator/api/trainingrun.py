@@ -23,9 +23,11 @@ class Model(Section):
     name: Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")] = Field(
         description="Name of the model: at most 40 lower-case letters, digits and '-'."
     )
-    tag: (
-        Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")] | None
-    ) = Field(default=None, description="A word that stands for this version, such as nightly.")
+    tag: Annotated[str, Field(max_length=63, pattern=r"^[a-z]([a-z0-9._-]*[a-z0-9])?$")] | None = Field(
+        default=None,
+        description="A word that stands for the newest version it was given to, such as nightly:"
+        " `trainwright fetch NAME@nightly`. It moves to this version when the model passes its gate.",
+    )
     description: Annotated[str, Field(max_length=1024)] | None = Field(
         default=None, description="What people should know about the model."
     )

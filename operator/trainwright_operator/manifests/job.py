@@ -37,8 +37,9 @@ def attempt_job(
     """Return the Job of one attempt: one pod, never repeated by the Job controller, never beside another."""
     name = run["metadata"]["name"]
     metadata = child_metadata(run, job_name(name, attempt), plan.digest)
-    metadata["labels"] = metadata["labels"] | {ATTEMPT_LABEL: str(attempt)}
-    metadata["annotations"] = metadata["annotations"] | {
+    compute = spec.compute or Compute()
+    metadata["labels"] = {**(compute.labels or {}), **metadata["labels"], ATTEMPT_LABEL: str(attempt)}
+    metadata["annotations"] = {**(compute.annotations or {}), **metadata["annotations"]} | {
         RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", "")
     }
     return {

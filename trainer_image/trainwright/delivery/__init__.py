@@ -3,7 +3,7 @@
 from trainwright.delivery.cdn import Cdn
 from trainwright.delivery.credentials import ApiCredentials, CdnCredentials
 from trainwright.delivery.fetcher import Fetched, Keys, Source, fetch, fetch_cdn_credentials
-from trainwright.delivery.publisher import Destination, Fence, publish
+from trainwright.delivery.publisher import Destination, Fence, Publication, publish
 from trainwright.delivery.resource_api import ResourceApi
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Fence",
     "Fetched",
     "Keys",
+    "Publication",
     "ResourceApi",
     "Source",
     "fetch",

@@ -42,7 +42,7 @@ class Fetched:
 
 
 def fetch(model: str, version: str | None, source: Source, keys: Keys, to: Path) -> Fetched:
-    """Fetch a model's newest version, or the given one, and open it to `{to}/{model}.{version}.onnx`.
+    """Fetch a model's newest version, or that of a version or tag, to `{to}/{model}.{version}.onnx`.
 
     Both parts lie in a temporary folder inside `to`, which is gone afterwards, whatever happens.
     """
@@ -84,7 +84,8 @@ def _read_pointer(model: str, version: str | None, source: Source) -> Pointer:
     name = name_pointer(model, version)
     pointer = Pointer.from_text(source.api.read_text(source.folder, name), name=name)
     named = (model, pointer.version, pointer.file_id)
-    if version not in (None, pointer.version) or split_big_name(pointer.big.name) != named:
+    asked_for = version in (None, pointer.version, pointer.tag)
+    if not asked_for or split_big_name(pointer.big.name) != named:
         raise PublishingError(
             f"the pointer {name} leads to {pointer.big.name}, which is another model or version",
             hint="publish the model again, or choose another version",

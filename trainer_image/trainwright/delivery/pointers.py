@@ -16,7 +16,7 @@ _BIG_NAME = re.compile(r"(?P<model>[a-z0-9-]+)\.(?P<version>[a-z0-9.-]+)\.(?P<fi
 
 
 class Pointer(Contract):
-    """What `{model}.json` and `{model}.{version}.json` hold: where the two parts are, and what they are."""
+    """What `{model}.json` and `{model}.{version or tag}.json` hold: where and what the parts are."""
 
     # A newer publisher may say more than this reader knows; what it must know is in `format`.
     model_config = ConfigDict(extra="ignore")
@@ -24,6 +24,7 @@ class Pointer(Contract):
     format: str = Field(default=FORMAT, pattern=r"^[a-z0-9-]{1,63}$")
     model: str
     version: str
+    tag: str | None = None
     file_id: str = Field(pattern=r"^[0-9a-f]{32}$")
     bucket: str
     small: PartReport
@@ -52,7 +53,7 @@ class Pointer(Contract):
 
 
 def name_pointer(model: str, version: str | None = None) -> str:
-    """Return the pointer's file name: of a model's newest version, or of one version."""
+    """Return the pointer's file name: of a model's newest version, or of one version or tag."""
     return f"{model}.json" if version is None else f"{model}.{version}.json"
 
 
@@ -72,6 +73,7 @@ def build_pointer(sealed: SealedModel, model: ModelSettings, bucket: str) -> Poi
     return Pointer(
         model=model.name,
         version=model.version,
+        tag=model.tag,
         file_id=sealed.file_id,
         bucket=bucket,
         small=sealed.small,

@@ -34,8 +34,24 @@ class Destination:
         return f"{self.folder}/{name}"
 
 
+@dataclass(frozen=True)
+class Publication:
+    """What a model is published as: a version always, the newest of its name and its tag if `promoted`."""
+
+    model: ModelSettings
+    promoted: bool = True
+
+    @property
+    def pointers(self) -> tuple[str, ...]:
+        """The names of the pointers that lead to it, in the order in which they are set."""
+        names = [name_pointer(self.model.name, self.model.version)]
+        if self.promoted and self.model.tag:
+            names.append(name_pointer(self.model.name, self.model.tag))
+        return (*names, name_pointer(self.model.name)) if self.promoted else tuple(names)
+
+
 def publish(
-    sealed: SealedModel, workspace: Path, model: ModelSettings, destination: Destination, fence: Fence
+    sealed: SealedModel, workspace: Path, publication: Publication, destination: Destination, fence: Fence
 ) -> Published:
     """Deliver both parts and set the pointers; a second call with the same parts sends only what is missing.
 
@@ -46,9 +62,11 @@ def publish(
     fence(sealed.file_id)
     _commit_small(workspace / sealed.small_path, sealed.small, destination)
     _keep_big(workspace / sealed.big_path, sealed.big, destination)
-    pointer = _set_pointers(sealed, model, destination)
-    remove_orphans(model.name, destination.folder, destination.api, destination.cdn)
-    return Published(file_id=sealed.file_id, pointer=pointer, small=sealed.small, big=sealed.big)
+    _set_pointers(sealed, publication, destination)
+    remove_orphans(publication.model.name, destination.folder, destination.api, destination.cdn)
+    return Published(
+        file_id=sealed.file_id, pointers=publication.pointers, small=sealed.small, big=sealed.big
+    )
 
 
 def _deliver_big(path: Path, part: PartReport, destination: Destination) -> None:
@@ -93,14 +111,13 @@ def _keep_big(path: Path, part: PartReport, destination: Destination) -> None:
         _deliver_big(path, part, destination)
 
 
-def _set_pointers(sealed: SealedModel, model: ModelSettings, destination: Destination) -> str:
-    """Replace the version's pointer, then the model's, and read both back."""
-    text = build_pointer(sealed, model, destination.cdn.bucket).model_dump_json(by_alias=True)
-    for name in (name_pointer(model.name, model.version), name_pointer(model.name)):
+def _set_pointers(sealed: SealedModel, publication: Publication, destination: Destination) -> None:
+    """Replace each pointer, the version's first, and read it back."""
+    text = build_pointer(sealed, publication.model, destination.cdn.bucket).model_dump_json(by_alias=True)
+    for name in publication.pointers:
         destination.api.upload_text(destination.folder, name, text)
         if destination.api.read_text(destination.folder, name) != text:
             raise PublishingError(
                 f"the pointer {name} on the API is not the one that was sent",
                 hint="another run may be publishing the same model: a retry sets it again",
             )
-    return name_pointer(model.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainwright.artifacts import Published, SealedModel
+from trainwright.artifacts import Evaluation, Published, SealedModel
 from trainwright.contract import DeliverySettings, RunPlan
 from trainwright.delivery import (
     ApiCredentials,
@@ -10,6 +10,7 @@ from trainwright.delivery import (
     CdnCredentials,
     Destination,
     Fence,
+    Publication,
     ResourceApi,
     fetch_cdn_credentials,
     publish,
@@ -18,12 +19,18 @@ from trainwright.errors import ConfigurationError
 from trainwright_trainer.places import Places
 
 
-def publish_model(sealed: SealedModel, plan: RunPlan, places: Places, fence: Fence) -> Published:
-    """Deliver the sealed parts; a retry uploads the same ones and never seals again."""
+def publish_model(
+    sealed: SealedModel, evaluation: Evaluation, plan: RunPlan, places: Places, fence: Fence
+) -> Published:
+    """Deliver the sealed parts; a retry uploads the same ones and never seals again.
+
+    A model that did not pass its gate is published as a version, but not as the newest of its name.
+    """
     if plan.delivery is None:
         raise ConfigurationError("the plan has no delivery", hint="without one the run ends when verified")
     destination = connect_destination(plan.delivery, places)
-    return publish(sealed, places.workspace, plan.model, destination, fence)
+    publication = Publication(plan.model, promoted=evaluation.gate_passed)
+    return publish(sealed, places.workspace, publication, destination, fence)
 
 
 def connect_destination(delivery: DeliverySettings, places: Places) -> Destination:

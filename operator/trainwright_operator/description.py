@@ -1,0 +1,197 @@
+"""What is said of a run: its conditions, each with a reason for programs and a sentence for people. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainwright.contract import Outcome, RunReport, Stage
+from trainwright_operator.attempts import Attempt
+from trainwright_operator.conditions import Condition, holds
+from trainwright_operator.names import TRAINER_CONTAINER, AttemptOutcome, ConditionType, Phase, Reason
+from trainwright_operator.reports import describe_waiting
+from trainwright_operator.retries import Action
+from trainwright_operator.situation import Situation
+from trainwright_operator.times import parse_time
+
+Object = dict[str, Any]
+
+STAGE_CONDITIONS = {
+    ConditionType.DATASET_READY: Stage.DATASET,
+    ConditionType.TRAINED: Stage.TRAINING,
+    ConditionType.VERIFIED: Stage.VERIFICATION,
+    ConditionType.PUBLISHED: Stage.PUBLISHING,
+}
+FINAL_PHASES = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+def describe_run(situation: Situation, phase: Phase, report: RunReport | None) -> list[Condition]:
+    """Return every condition of a run, always all of them and in the same order."""
+    accepted, admitted = _accepted(situation), _admitted(situation)
+    return [
+        accepted,
+        admitted,
+        *_stage_conditions(situation, report),
+        _promoted(situation, report),
+        *_ends(situation, phase, report),
+        *_kstatus(situation, phase, accepted, admitted),
+    ]
+
+
+def _accepted(situation: Situation) -> Condition:
+    acceptance = situation.acceptance
+    if acceptance is None:
+        for written in situation.observation.status.get("conditions", ()):
+            if written["type"] == ConditionType.ACCEPTED:
+                holds_ = {"True": True, "False": False}.get(written["status"])
+                return Condition(
+                    ConditionType.ACCEPTED, holds_, Reason(written["reason"]), written.get("message", "")
+                )
+        return Condition(ConditionType.ACCEPTED, None, Reason.NOT_REACHED)
+    message = "; ".join(acceptance.problems) or acceptance.note or "everything the run names exists"
+    return Condition(ConditionType.ACCEPTED, acceptance.accepted, acceptance.reason, message)
+
+
+def _admitted(situation: Situation) -> Condition:
+    last = situation.attempts[-1] if situation.attempts else None
+    if last is None:
+        return Condition(ConditionType.ADMITTED, None, Reason.NOT_REACHED, "no pod was asked for yet")
+    pod = situation.observation.pod(last.job)
+    if pod is None:
+        admitted = bool(last.pod)
+        message = f"pod {last.pod} ran on node {last.node}" if admitted else f"Job {last.job} has no pod yet"
+        return Condition(ConditionType.ADMITTED, admitted, Reason.CREATED, message)
+    if waiting := describe_waiting(pod, TRAINER_CONTAINER):
+        return Condition(ConditionType.ADMITTED, False, Reason.CREATED, f"pod {last.pod}: {waiting}")
+    where = pod["spec"].get("nodeName")
+    message = f"pod {pod['metadata']['name']} " + (f"is on node {where}" if where else "waits for a node")
+    return Condition(ConditionType.ADMITTED, bool(where), Reason.SCHEDULED, message)
+
+
+def _stage_conditions(situation: Situation, report: RunReport | None) -> list[Condition]:
+    """A stage that was finished once stays so: its output is in the workspace and the journal."""
+    finished = report.finished_stages if report else {}
+    before, succeeded = situation.observation.status, situation.decision.action is Action.SUCCEED
+    conditions = []
+    for type_, stage in STAGE_CONDITIONS.items():
+        if stage in finished:
+            message = f"{stage} took {finished[stage]:.0f} s"
+            conditions.append(Condition(type_, True, Reason.DONE, message))
+        elif holds(before, type_):
+            conditions.append(Condition(type_, True, Reason.DONE, _message(before, type_)))
+        elif succeeded:
+            conditions.append(Condition(type_, False, Reason.NOT_REQUESTED, "the run does not ask for it"))
+        else:
+            conditions.append(Condition(type_, None, Reason.NOT_REACHED))
+    return conditions
+
+
+def _promoted(situation: Situation, report: RunReport | None) -> Condition:
+    """A published version is the newest of its name only if it passed its gate."""
+    type_, before = ConditionType.PROMOTED, situation.observation.status
+    if report and report.promotion:
+        reason = Reason.DONE if report.promotion.promoted else Reason.GATE_FAILED
+        return Condition(type_, report.promotion.promoted, reason, report.promotion.reason)
+    if holds(before, type_):
+        return Condition(type_, True, Reason.DONE, _message(before, type_))
+    if situation.decision.action is Action.SUCCEED:
+        return Condition(type_, False, Reason.NOT_REQUESTED, "nothing was published")
+    return Condition(type_, None, Reason.NOT_REACHED)
+
+
+def _message(status: Object, type_: ConditionType) -> str:
+    return next((c.get("message", "") for c in status.get("conditions", ()) if c["type"] == type_), "")
+
+
+def _ends(situation: Situation, phase: Phase, report: RunReport | None) -> list[Condition]:
+    succeeded, failed = phase is Phase.SUCCEEDED, phase is Phase.FAILED
+    running = "the run goes on" if phase not in FINAL_PHASES else f"the run is {phase.lower()}"
+    dry = report is not None and report.outcome is Outcome.DRY_RUN
+    reason, message = Reason.NOT_REACHED, running
+    if succeeded:
+        reason, message = Reason.SUCCEEDED, _success(report)
+    if succeeded and dry:
+        reason, message = Reason.DRY_RUN, "validated, and the dataset is built; nothing was trained (dryRun)"
+    suspended = phase is Phase.SUSPENDED
+    return [
+        Condition(ConditionType.SUCCEEDED, succeeded, reason, message),
+        _failed(situation, failed, running),
+        Condition(
+            ConditionType.SUSPENDED,
+            suspended,
+            Reason.SUSPENDED if suspended else Reason.NOT_REQUESTED,
+            "spec.suspend is set: nothing runs" if suspended else "",
+        ),
+    ]
+
+
+def _success(report: RunReport | None) -> str:
+    model = report.model if report else None
+    if model is None:
+        return "the run is finished"
+    where = "published" if model.parts else "verified; no delivery was asked for"
+    if report and report.promotion and not report.promotion.promoted:
+        where += f", but not promoted: {report.promotion.reason}"
+    return f"model {model.name}@{model.version} is {where}"
+
+
+def _failed(situation: Situation, failed: bool, running: str) -> Condition:
+    if not failed:
+        return Condition(ConditionType.FAILED, False, Reason.NOT_REACHED, running)
+    last = situation.attempts[-1]
+    count = sum(attempt.cause is last.cause for attempt in situation.attempts)
+    times = f"{count} attempts failed" if count > 1 else f"attempt {last.number} failed"
+    message = f"{times} for cause {last.cause}: {last.message}"
+    return Condition(ConditionType.FAILED, True, _failure_reason(situation), message)
+
+
+def _failure_reason(situation: Situation) -> Reason:
+    return Reason.BUDGET_SPENT if situation.decision.budget_spent else Reason.NOT_RETRYABLE
+
+
+def _kstatus(situation: Situation, phase: Phase, accepted: Condition, admitted: Condition) -> list[Condition]:
+    """kstatus: a run is Ready when it is where it should be, Stalled when only a person can help."""
+    created = situation.observation.run["metadata"]["creationTimestamp"]
+    age = (situation.observation.now - parse_time(created)).total_seconds()
+    refused = accepted.holds is False and phase is Phase.PENDING
+    stalled = phase in (Phase.FAILED, Phase.CANCELLED) or (refused and age > situation.patience_seconds)
+    ready = phase in (Phase.SUCCEEDED, Phase.SUSPENDED)
+    reason, message = _progress(situation, phase, accepted, admitted)
+    # Ready tells what goes on; the other two repeat it only when they hold: a status has to stay small.
+    reconciling = not ready and not stalled
+    return [
+        Condition(ConditionType.READY, ready, reason, message),
+        Condition(ConditionType.RECONCILING, reconciling, reason, message if reconciling else ""),
+        Condition(ConditionType.STALLED, stalled, reason, message if stalled else ""),
+    ]
+
+
+RESTS = {
+    Phase.SUCCEEDED: (Reason.SUCCEEDED, "the run is finished"),
+    Phase.CANCELLED: (Reason.CANCELLED, "spec.cancel is set: nothing runs"),
+    Phase.SUSPENDED: (Reason.SUSPENDED, "spec.suspend is set: nothing runs"),
+}
+"""What is said of a run that is at rest."""
+
+
+def _progress(
+    situation: Situation, phase: Phase, accepted: Condition, admitted: Condition
+) -> tuple[Reason, str]:
+    """Return what the run is doing now, and why, in a sentence."""
+    if phase in RESTS:
+        return RESTS[phase]
+    if phase is Phase.FAILED:
+        return _failure_reason(situation), "the run failed: see the condition Failed"
+    last = situation.attempts[-1] if situation.attempts else None
+    if accepted.holds is False:
+        return accepted.reason, accepted.message
+    if situation.decision.action is Action.STOP:
+        return Reason.SUSPENDED, "the pod is asked to save and end"
+    if last is None or phase is Phase.PENDING:
+        return _waiting(last, admitted)
+    return Reason.RUNNING, f"attempt {last.number} runs in pod {last.pod}"
+
+
+def _waiting(last: Attempt | None, admitted: Condition) -> tuple[Reason, str]:
+    if last and last.outcome is AttemptOutcome.FAILED:
+        return Reason.RETRYING, f"attempt {last.number} failed for cause {last.cause}: {last.message}"
+    return admitted.reason, admitted.message
