@@ -324,7 +324,7 @@ class Progress(Contract):
     epoch: int | None = Field(default=None, description="Epochs trained.")
     epochs: int | None = Field(default=None, description="Epochs to train in all.")
     estimated_remaining_seconds: int | None = Field(
-        default=None, description="Seconds until the end, as it looks now."
+        default=None, description="Seconds until training ends, as it looks now."
     )
 
 
