@@ -70,6 +70,17 @@ def test_a_detection_at_the_threshold_is_not_a_difference() -> None:
     assert result.matched == result.wanted
 
 
+def test_of_unsure_detections_that_tie_either_may_have_been_suppressed() -> None:
+    """A model that knows little gives boxes beside each other one confidence; the order decides then."""
+    ours, theirs = (0.0, 0.0, 100.0, 100.0, 0.00103, 1.0), (8.0, 8.0, 108.0, 108.0, 0.00103, 1.0)
+    result = _compare(rows(ours), rows(theirs), TOLERANCE)
+    assert (result.wanted, result.matched) == (2, 2)
+    apart = (8.0, 8.0, 108.0, 108.0, 0.0013, 1.0)
+    assert _compare(rows(ours), rows(apart), TOLERANCE).matched == 0
+    sure = [(*box[:4], 0.8, 1.0) for box in (ours, theirs)]
+    assert _compare(rows(sure[0]), rows(sure[1]), TOLERANCE).matched == 0
+
+
 def test_too_few_matches_are_an_error_with_the_figures() -> None:
     half = _compare(rows(SURE, OTHER), rows(SURE), TOLERANCE)
     with pytest.raises(StepError, match=r"matches 66\.7 % of 3 detections .* on 1 test images; .* is 99"):

@@ -29,7 +29,7 @@ Detector = Callable[[NDArray[np.float32]], list[Detections]]
 """Takes a batch of RGB images (batch, 3, height, width) in 0..1."""
 
 CONFIDENCE = 0.001  # as in a validation: readers of the export set their own, higher threshold
-_OVERLAP = 0.7  # Ultralytics' own default for non-maximum suppression
+SUPPRESSED_OVERLAP = 0.7  # Ultralytics' own default for non-maximum suppression
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -138,7 +138,9 @@ def export_onnx(weights: Path, arguments: Mapping[str, Any]) -> Path:
 
     with redirect_stdout(StringIO()):  # the exporter's dependencies print
         return Path(
-            YOLO(weights).export(format="onnx", device="cpu", conf=CONFIDENCE, iou=_OVERLAP, **arguments)
+            YOLO(weights).export(
+                format="onnx", device="cpu", conf=CONFIDENCE, iou=SUPPRESSED_OVERLAP, **arguments
+            )
         )
 
 
@@ -166,7 +168,7 @@ def suppress(output: Any, *, end_to_end: bool) -> list[Detections]:
     kept = non_max_suppression(
         torch.as_tensor(first),
         conf_thres=CONFIDENCE,
-        iou_thres=_OVERLAP,
+        iou_thres=SUPPRESSED_OVERLAP,
         max_time_img=60,  # its default silently drops detections on a slow machine
         end2end=end_to_end,
     )

@@ -20,6 +20,7 @@ _SURE = 0.25  # detections above this confidence must be found by both
 _AT_LEAST = 5  # but at least this many of each image, so that an unsure model is compared too
 _SAME_BOX, _SAME_CONFIDENCE = 0.9, 0.02
 _HALF_SAME_BOX, _HALF_SAME_CONFIDENCE = 0.8, 0.05
+_TIE = 1e-4  # of overlapping detections no surer than this of each other, suppression may keep either
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ def _differences(
         detection = wanted[index]
         if rank >= _AT_LEAST and detection[4] < _SURE:
             break
-        near = (
-            (among[:, 5] == detection[5])
-            & (np.abs(among[:, 4] - detection[4]) <= tolerance.confidence)
-            & (_overlaps(detection, among) >= tolerance.overlap)
-        )
-        yield float(np.abs(among[near, 4] - detection[4]).min()) if near.any() else None
+        apart, overlaps = np.abs(among[:, 4] - detection[4]), _overlaps(detection, among)
+        near = (apart <= tolerance.confidence) & (overlaps >= tolerance.overlap)
+        if detection[4] < _SURE:
+            near |= (apart <= _TIE) & (overlaps >= yolo.SUPPRESSED_OVERLAP)
+        near &= among[:, 5] == detection[5]
+        yield float(apart[near].min()) if near.any() else None
 
 
 def _overlaps(detection: NDArray[np.float32], others: yolo.Detections) -> NDArray[np.float32]:
