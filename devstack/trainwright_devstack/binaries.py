@@ -44,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def cached_folder() -> Path:
-    """Return the folder of the cache for this minor version and machine; downloads and builds differ in patches."""
+    """Return the cache folder of this minor version and machine; downloads and builds differ in patches."""
     minor = KUBERNETES_VERSION.rpartition(".")[0]
     return cache_folder() / f"control-plane-{minor}-{system()}-{architecture()}"
 
