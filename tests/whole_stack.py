@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from trainwright.contract import Stage
+
 if TYPE_CHECKING:
     from trainwright_devstack.processes import Process
     from trainwright_devstack.stack import Devstack
@@ -143,9 +145,10 @@ class Cluster:
         return [pod for pod in items if pod["metadata"]["name"].startswith(OPERATOR)]
 
     def kill_operator(self) -> None:
-        """End the operator's process as a crash would; the node starts it again."""
-        for pod in self.operator_pods():
-            kill(self.container(pod))
+        """End the operator's process as a crash would, ready or not; the node starts it again."""
+        (pod,) = self.operator_pods()
+        wait(lambda: self.container(pod).alive(), "the operator runs")
+        kill(self.container(pod))
 
     def scale_operator(self, replicas: int) -> None:
         """Take the operator away, or bring it back."""
@@ -279,8 +282,9 @@ class Team:
         )
 
     def wait_for_stage(self, run: str, stage: str) -> Object:
-        """Return the status once the pod reports a stage."""
-        return self.wait(run, lambda status: progress(status).get("stage") == stage, f"stage {stage}")
+        """Return the status once the pod reports a stage or a later one."""
+        wanted = list(Stage)[list(Stage).index(Stage(stage)) :]
+        return self.wait(run, lambda status: progress(status).get("stage") in wanted, f"stage {stage}")
 
     def pod(self, run: str, attempt: int) -> Object:
         """Return the pod of an attempt."""

@@ -101,7 +101,8 @@ def test_the_status_tells_the_dataset_the_metrics_and_the_model(finished: Finish
 def test_every_condition_tells_what_is(finished: Finished) -> None:
     held = {item["type"]: item["status"] for item in finished.status["conditions"]}
     assert held == {
-        **dict.fromkeys(("Accepted", "Admitted", "DatasetReady", "Trained", "Verified", "Published"), "True"),
+        **dict.fromkeys(("Accepted", "Admitted", "DatasetReady", "Trained", "Verified"), "True"),
+        **{"Published": "True", "Promoted": "True"},
         **{"Succeeded": "True", "Failed": "False", "Suspended": "False"},
         **{"Ready": "True", "Reconciling": "False", "Stalled": "False"},
     }
