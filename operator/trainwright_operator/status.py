@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trainwright.contract import RunReport
+from trainwright.contract import RunReport, Stage
 from trainwright_operator.attempts import KEPT, Attempt, Observation
 from trainwright_operator.conditions import holds, stamp
 from trainwright_operator.description import FINAL_PHASES, describe_run
@@ -94,6 +94,8 @@ def _newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> End
 def _results(before: Object, report: RunReport | None) -> Object:
     """Return dataset, model and metrics: what was reported once is kept when its pod is gone."""
     told = report.model_dump(mode="json", by_alias=True, exclude_none=True) if report else {}
+    if report and Stage.EVALUATION not in report.finished_stages:
+        told.pop("metrics", None)  # those of an epoch are in `trainer`: a copy would be a write for each epoch
     return {key: told.get(key) or before.get(key) for key in ("dataset", "model", "metrics")}
 
 

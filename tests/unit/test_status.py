@@ -109,6 +109,18 @@ def test_a_pod_that_cannot_be_scheduled_is_explained() -> None:
     assert "0/3 nodes have nvidia.com/gpu" in condition(status, "Ready")["message"]
 
 
+def test_an_epoch_alone_is_no_reason_to_write_the_status() -> None:
+    pairs = ((make_job(1), make_pod(1)),)
+    epochs = [
+        make_report(
+            1, metrics={"mAP50": epoch / 10}, progress=Progress(percent=40, stage=Stage.TRAINING, epoch=epoch)
+        )
+        for epoch in (3, 4)
+    ]
+    first = compute(RunBuilder().reporting(epochs[0]).build(), *pairs, acceptance=Acceptance())
+    assert compute(RunBuilder().status(first).reporting(epochs[1]).build(), *pairs) == first
+
+
 def test_the_running_pod_is_the_one_that_may_report() -> None:
     status = compute(RunBuilder().build(), (make_job(1), make_pod(1)), acceptance=Acceptance())
     assert status["phase"] == "Running"
