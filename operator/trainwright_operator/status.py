@@ -95,7 +95,7 @@ def _results(before: Object, report: RunReport | None) -> Object:
     """Return dataset, model and metrics: what was reported once is kept when its pod is gone."""
     told = report.model_dump(mode="json", by_alias=True, exclude_none=True) if report else {}
     if report and Stage.EVALUATION not in report.finished_stages:
-        told.pop("metrics", None)  # those of an epoch are in `trainer`: a copy would be a write for each epoch
+        told.pop("metrics", None)  # an epoch's are in `trainer`: a copy would be a write for each epoch
     return {key: told.get(key) or before.get(key) for key in ("dataset", "model", "metrics")}
 
 
