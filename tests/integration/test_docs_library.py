@@ -9,18 +9,13 @@ from pathlib import Path
 from annotation_trees import digest_tree, write_tree
 from documents import ROOT, read_blocks
 
-# One epoch learns nothing, and what two engines make of noise need not be the same.
-SMALLER = {
-    '"epochs": 40': '"epochs": 1',
-    '"imageSize": 320': '"imageSize": 64',
-    '"training": {': '"export": {"parity": {"minMatchPercent": 0}}, "training": {',
-}
+SMALLER = {'"epochs": 40': '"epochs": 1', '"imageSize": 320': '"imageSize": 64'}
 
 
 def test_the_readmes_ten_lines_train_on_a_folder(tmp_path: Path) -> None:
     (block,) = read_blocks("python", documents=[ROOT / "README.md"])
     program = block.text
-    assert len([line for line in program.splitlines() if line]) == 10
+    assert len([line for line in program.splitlines() if line]) <= 10
     for line, smaller in SMALLER.items():
         assert program.count(line) == 1
         program = program.replace(line, smaller)
