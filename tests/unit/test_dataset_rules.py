@@ -96,6 +96,17 @@ def test_an_unreadable_image_is_refused(data: bytes, reason: str) -> None:
         check_image(data)
 
 
+def test_an_unreadable_image_is_refused_also_when_ultralytics_has_replaced_pillows_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look_for_a_package(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    monkeypatch.setattr("PIL.Image.open", look_for_a_package)
+    with pytest.raises(UnfitError, match="can't be decoded"):
+        check_image(b"not an image")
+
+
 @pytest.mark.parametrize(
     ("name", "media"),
     [

@@ -11,6 +11,10 @@ from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
+# Bound here, before anybody imports Ultralytics: it replaces Pillow's own by one that, given bytes of no known
+# format, looks for a package to install instead of refusing them.
+from PIL.Image import open as open_image
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MIN_SIDE = 10  # Ultralytics ignores smaller images
 
@@ -83,7 +87,7 @@ def check_image(data: bytes) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a malformed EXIF block or a large image is no reason to warn
-            with Image.open(BytesIO(data)) as image:
+            with open_image(BytesIO(data)) as image:
                 image.load()
                 width, height = image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
