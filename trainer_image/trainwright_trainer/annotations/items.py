@@ -11,7 +11,7 @@ from io import BytesIO
 
 from PIL import Image, UnidentifiedImageError
 
-# Bound here, before anybody imports Ultralytics: it replaces Pillow's own by one that, given bytes of no known
+# Bound before anybody imports Ultralytics: it replaces Pillow's own by one that, given bytes of no known
 # format, looks for a package to install instead of refusing them.
 from PIL.Image import open as open_image
 
