@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from trainwright_trainer import checkpoints
 from trainwright_trainer.checkpoints import CheckpointNote, CheckpointStore
-from trainwright_trainer.files import digest_file
+from trainwright_trainer.files import digest_bytes, digest_file
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> CheckpointStore:
-    return CheckpointStore(tmp_path / "checkpoints", keep=2)
+    return open_store(tmp_path)
+
+
+def open_store(folder: Path, training: str = "this") -> CheckpointStore:
+    return CheckpointStore(folder / "checkpoints", digest_bytes(training.encode()), keep=2)
 
 
 def save(store: CheckpointStore, folder: Path, epoch: int, *, best: bool = False) -> None:
@@ -31,7 +36,7 @@ def save(store: CheckpointStore, folder: Path, epoch: int, *, best: bool = False
 
 def epoch_of(store: CheckpointStore) -> int | None:
     newest = store.newest()
-    return newest and newest.note.epoch
+    return None if newest is None else newest.note.epoch
 
 
 def test_the_newest_is_found_and_old_ones_are_removed(store: CheckpointStore, tmp_path: Path) -> None:
@@ -42,23 +47,64 @@ def test_the_newest_is_found_and_old_ones_are_removed(store: CheckpointStore, tm
     assert newest is not None
     assert newest.path.read_bytes() == b"weights of epoch 9"
     assert newest.note.final
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 4
+    assert len([path for path in tmp_path.glob("checkpoints/*/*") if path.is_file()]) == 4
+
+
+def path_of_newest(store: CheckpointStore) -> Path:
+    newest = store.newest()
+    assert newest is not None
+    return newest.path
 
 
 def test_a_damaged_newest_gives_way_to_the_one_before(store: CheckpointStore, tmp_path: Path) -> None:
     save(store, tmp_path, 1)
     save(store, tmp_path, 2)
-    (tmp_path / "checkpoints" / "epoch-000002.pt").write_bytes(b"weights of ep")
+    path_of_newest(store).write_bytes(b"weights of ep")
     assert epoch_of(store) == 1
 
 
 def test_a_copy_without_its_note_was_interrupted(store: CheckpointStore, tmp_path: Path) -> None:
     save(store, tmp_path, 1)
     save(store, tmp_path, 2)
-    (tmp_path / "checkpoints" / "epoch-000002.json").unlink()
+    newest, before = sorted(path_of_newest(store).parent.glob("epoch-*.json"), reverse=True)
+    newest.unlink()
     assert epoch_of(store) == 1
-    (tmp_path / "checkpoints" / "epoch-000001.json").write_text("{")
+    before.write_text("{")
     assert store.newest() is None
+
+
+@pytest.mark.parametrize("interrupted", ["copy_atomically", "write_atomically"])
+def test_the_former_best_one_stays_until_the_next_is_written(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    save(store, tmp_path, 2, best=True)
+
+    def be_killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, interrupted, be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(store, tmp_path, 3, best=True)
+    best = open_store(tmp_path).best()
+    assert best is not None
+    assert best.path.read_bytes() == b"weights of epoch 2"
+    save(store, tmp_path, 3, best=True)
+    assert [path.read_bytes() for path in tmp_path.glob("checkpoints/*/*.pt*")] == [b"weights of epoch 3"]
+
+
+def test_checkpoints_of_another_training_are_not_taken_up_but_removed(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    for epoch in (1, 9):
+        save(store, tmp_path, epoch, best=True)
+        save(store, tmp_path, epoch)
+    assert epoch_of(open_store(tmp_path)) == 9
+    other = open_store(tmp_path, "other")
+    assert (other.newest(), other.best()) == (None, None)
+    save(other, tmp_path, 1)
+    assert epoch_of(other) == 1
+    assert open_store(tmp_path).newest() is None
 
 
 def test_the_best_one_outlives_the_others(store: CheckpointStore, tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from annotation_trees import plan_of
+from annotation_trees import Silent, plan_of
 
-from trainwright.contract import GateSettings
+from trainwright.artifacts import Dataset
+from trainwright.contract import DatasetReport, GateSettings, ImageCounts
 from trainwright.errors import ConfigurationError
+from trainwright_trainer.checkpoints import CheckpointNote
 from trainwright_trainer.devices import device_of
+from trainwright_trainer.files import digest_bytes
+from trainwright_trainer.places import Places
 from trainwright_trainer.steps.evaluation import check_gate
-from trainwright_trainer.steps.training import _find_model
+from trainwright_trainer.steps.training import _cap_workers, _find_model, open_store, train_model
 
 SAMPLE = {"source": {"sample": {}}}
 
@@ -53,3 +58,32 @@ def test_no_gpu_means_the_processor_and_two_are_refused() -> None:
 def test_the_gate_compares_the_chosen_metric(value: float, passed: bool) -> None:
     gate = GateSettings(metric="mAP50", minimum=0.7)
     assert check_gate({"mAP50": value, "mAP50to95": 0.1}, gate)[0] is passed
+
+
+def dataset_of(content: bytes) -> Dataset:
+    report = DatasetReport(
+        digest=digest_bytes(content), images=ImageCounts(train=1, valid=1, test=1), quarantined=0, classes=1
+    )
+    return Dataset(folder="d", report=report, class_names=("part",), manifest="d/m", quarantine="d/q")
+
+
+def test_a_changed_dataset_is_trained_on_though_an_earlier_one_was_trained_to_the_end(tmp_path: Path) -> None:
+    plan, places = plan_of(SAMPLE, training={"baseModel": "reached.pt"}), Places(tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"weights")
+    note = CheckpointNote(
+        epoch=3, epochs=3, batch_size=8, metrics={}, final=True, digest=digest_bytes(b"weights")
+    )
+    store = open_store(dataset_of(b"former"), plan, places)
+    store.save(tmp_path / "last.pt", note)
+    assert store.newest() is not None
+    with pytest.raises(ConfigurationError, match=r"reached\.pt"):  # only a training asks for its base model
+        train_model(dataset_of(b"changed"), plan, places, Silent())
+
+
+def test_workers_are_no_more_than_cpus_also_where_a_process_has_no_affinity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _cap_workers(512) == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert _cap_workers(512) == os.cpu_count()
+    assert _cap_workers(0) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ _BEST = "best"
 
 
 class CheckpointNote(Contract):
-    """What is known of a checkpoint, in a file beside it: written last, so that it vouches for the copy."""
+    """What is known of a checkpoint; `digest` leads to the copy that it vouches for."""
 
     epoch: int
     epochs: int
@@ -35,21 +36,26 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """A folder of checkpoints, of which the newest `keep` and the best one stay."""
+    """The checkpoints of one training, of which the newest `keep` and the best one stay.
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self._folder = folder
+    A copy is named by its digest and written before its note, and what no note leads to any more is removed
+    last: at every moment a crash leaves what the notes promise. `training` is the digest of all that the
+    weights come from; checkpoints of any other training in the folder are removed.
+    """
+
+    def __init__(self, folder: Path, training: Digest, keep: int = 2) -> None:
+        self._folder = folder / training.removeprefix("sha256:")[:16]
         self._keep = keep
+        for other in set(folder.glob("*")) - {self._folder}:
+            _LOG.warning("checkpoints of another dataset or plan are removed: %s", other.name)
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
 
     def save(self, source: Path, note: CheckpointNote) -> None:
         """Copy a checkpoint, and remove those that are too old."""
         self._copy(source, f"epoch-{note.epoch:06d}", note)
-        for name in self._names_by_age()[self._keep :]:
-            self._note_path(name).unlink(missing_ok=True)
-            self._path(name).unlink(missing_ok=True)
 
     def save_best(self, source: Path, note: CheckpointNote) -> None:
-        """Copy the checkpoint of the best epoch so far."""
+        """Copy the checkpoint of the best epoch so far, in the place of the former best."""
         self._copy(source, _BEST, note)
 
     def newest(self) -> Checkpoint | None:
@@ -61,29 +67,42 @@ class CheckpointStore:
         return self._load(_BEST)
 
     def _copy(self, source: Path, name: str, note: CheckpointNote) -> None:
-        self._note_path(name).unlink(missing_ok=True)
-        copy_atomically(source, self._path(name))
+        copy_atomically(source, self._path(note))
         write_atomically(self._note_path(name), note.model_dump_json(by_alias=True).encode())
+        for old in self._names_by_age()[self._keep :]:
+            self._note_path(old).unlink()
+        self._remove_forgotten()
+
+    def _remove_forgotten(self) -> None:
+        """Remove the copies that no note leads to, and what an interrupted one left."""
+        notes = filter(None, map(self._read_note, [*self._names_by_age(), _BEST]))
+        for path in set(self._folder.glob("*.pt*")) - set(map(self._path, notes)):
+            path.unlink()
 
     def _load(self, name: str) -> Checkpoint | None:
-        path = self._path(name)
+        note = self._read_note(name)
+        if note is None:
+            return None
+        path = self._path(note)
+        if path.is_file() and digest_file(path) == note.digest:
+            return Checkpoint(path, note)
+        _LOG.warning("checkpoint %s is missing or damaged: its digest differs from its note", name)
+        return None
+
+    def _read_note(self, name: str) -> CheckpointNote | None:
         try:
-            note = CheckpointNote.model_validate_json(self._note_path(name).read_bytes())
-            if digest_file(path) == note.digest:
-                return Checkpoint(path, note)
+            return CheckpointNote.model_validate_json(self._note_path(name).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            _LOG.warning("checkpoint %s can't be read (%s)", name, type(error).__name__)
+            _LOG.warning("the note of checkpoint %s can't be read (%s)", name, type(error).__name__)
             return None
-        _LOG.warning("checkpoint %s is damaged: its digest differs from its note", name)
-        return None
 
     def _names_by_age(self) -> list[str]:
         return sorted((path.stem for path in self._folder.glob("epoch-*.json")), reverse=True)
 
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.pt"
+    def _path(self, note: CheckpointNote) -> Path:
+        return self._folder / f"{note.digest.removeprefix('sha256:')[:16]}.pt"
 
     def _note_path(self, name: str) -> Path:
         return self._folder / f"{name}.json"

@@ -13,7 +13,7 @@ from trainwright.training_arguments import check_arguments
 from trainwright_trainer import yolo, yolo_training
 from trainwright_trainer.checkpoints import Checkpoint, CheckpointNote, CheckpointStore
 from trainwright_trainer.devices import device_of
-from trainwright_trainer.files import copy_atomically, digest_file
+from trainwright_trainer.files import copy_atomically, digest_bytes, digest_file
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
@@ -24,12 +24,17 @@ _LOG = logging.getLogger(__name__)
 
 def train_model(dataset: Dataset, plan: RunPlan, places: Places, watcher: Watcher) -> Weights:
     """Train, or finish the training that an earlier attempt began; return the weights of the best epoch."""
-    folder = places.workspace / FOLDER
-    store = CheckpointStore(folder / "checkpoints")
+    store = open_store(dataset, plan, places)
     newest = store.newest()
     if newest is None or not newest.note.final:
         _run_training(dataset, plan, places, _Recorder(store, plan.training, watcher), newest)
     return _deliver_weights(store, places.workspace, newest)
+
+
+def open_store(dataset: Dataset, plan: RunPlan, places: Places) -> CheckpointStore:
+    """Return the checkpoints of this training: those of a dataset that has changed since are of another."""
+    training = digest_bytes(f"{plan.digest} {dataset.report.digest}".encode())
+    return CheckpointStore(places.workspace / FOLDER / "checkpoints", training)
 
 
 def training_arguments(settings: TrainingSettings) -> dict[str, ArgumentValue]:
@@ -149,7 +154,8 @@ def _find_model(base_model: str, weights: Path | None) -> str:
 
 def _cap_workers(wanted: int) -> int:
     """Return no more data-loading processes than there are CPUs for us."""
-    available = len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    available = len(affinity(0)) if affinity else os.cpu_count() or 1
     if wanted > available:
         _LOG.info("training.workers is %d, but %d CPUs are available: using %d", wanted, available, available)
     return min(wanted, available)
