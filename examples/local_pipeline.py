@@ -11,14 +11,17 @@ from pathlib import Path
 
 from trainwright_trainer import Places, RunPlan, execute
 
-annotations, workspace = map(Path, sys.argv[1:])
-plan = RunPlan.model_validate(
-    {
-        "run": {"name": "parts-local"},
-        "model": {"name": "parts", "version": "v1"},
-        "dataset": {"source": {"folder": {"path": "."}}},
-        "training": {"baseModel": "yolo11n.yaml", "epochs": 10, "batchSize": 8, "imageSize": 128},
-    }
-)
-result = execute(plan, Places(workspace, data=annotations))
-print(result.report.metrics, workspace / result.onnx.path)
+MODEL = {"name": "parts", "version": "v1"}
+DATASET = {"source": {"folder": {"path": "."}}}
+TRAINING = {"baseModel": "yolo11n.yaml", "epochs": 10, "batchSize": 8, "imageSize": 128, "workers": 0}
+
+
+def main() -> None:
+    annotations, workspace = map(Path, sys.argv[1:])
+    plan = RunPlan(run={"name": "parts-local"}, model=MODEL, dataset=DATASET, training=TRAINING)
+    result = execute(plan, Places(workspace, data=annotations))
+    print(result.report.metrics, workspace / result.onnx.path)
+
+
+if __name__ == "__main__":  # with workers, each loads this file on systems that start processes afresh
+    main()
