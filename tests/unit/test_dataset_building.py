@@ -14,6 +14,7 @@ from trainwright.artifacts import Dataset
 from trainwright.contract import RunPlan
 from trainwright.errors import ConfigurationError, DataError
 from trainwright_trainer.annotations.sample import draw_sample
+from trainwright_trainer.pipeline import execute
 from trainwright_trainer.places import Places
 from trainwright_trainer.steps.dataset import build_dataset, dataset_is_whole
 
@@ -175,6 +176,23 @@ def test_a_dataset_that_lost_a_file_is_not_whole(tmp_path: Path, source: Path) -
     dataset = build(folder_plan(), tmp_path / "work", source)
     next((tmp_path / "work" / "dataset" / "images" / "train").iterdir()).write_bytes(b"short")
     assert not dataset_is_whole(dataset, tmp_path / "work")
+
+
+def test_a_dataset_whose_label_was_changed_is_not_whole(tmp_path: Path, source: Path) -> None:
+    dataset = build(folder_plan(), tmp_path / "work", source)
+    label = next((tmp_path / "work" / "dataset" / "labels" / "train").iterdir())
+    label.write_bytes(label.read_bytes().replace(b" 0.", b" .0", 1))
+    assert not dataset_is_whole(dataset, tmp_path / "work")
+
+
+def test_a_dataset_whose_settings_were_changed_is_built_again(tmp_path: Path, source: Path) -> None:
+    places = Places(tmp_path / "work", data=source)
+    execute(folder_plan(), places)
+    settings = tmp_path / "work" / "dataset" / "data.yaml"
+    before = settings.read_bytes()
+    settings.write_bytes(before.replace(b"images/valid", b"images/train"))
+    execute(folder_plan(), places)
+    assert settings.read_bytes() == before
 
 
 def test_the_sample_source_is_the_same_for_the_same_seed_and_index() -> None:

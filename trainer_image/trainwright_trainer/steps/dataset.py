@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainwright.artifacts import Dataset
 from trainwright.contract import (
@@ -23,7 +24,7 @@ from trainwright_trainer.annotations.folder import find_candidates, find_root
 from trainwright_trainer.annotations.items import Item, UnfitError
 from trainwright_trainer.annotations.sample import CLASS_NAMES, draw_samples
 from trainwright_trainer.annotations.splitting import SPLITS, Entry, Split, split_entries
-from trainwright_trainer.files import commit_folder, digest_bytes
+from trainwright_trainer.files import commit_folder, digest_bytes, digest_file
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
@@ -92,17 +93,19 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher) -> Dataset:
 
 
 def dataset_is_whole(dataset: Dataset, workspace: Path) -> bool:
-    """Return whether every file of the manifest is there with its size."""
+    """Return whether the manifest's images are there with their sizes, and its labels as they were."""
     folder = workspace / dataset.folder
     try:
         manifest = json.loads((workspace / dataset.manifest).read_bytes())
-        return (folder / "data.yaml").is_file() and all(
-            (folder / "images" / image["split"] / image["name"]).stat().st_size == image["imageSize"]
-            and (folder / "labels" / image["split"] / image["name"]).with_suffix(".txt").is_file()
-            for image in manifest["images"]
-        )
+        return all(_is_whole(image, folder) for image in manifest["images"])
     except (OSError, ValueError):
         return False
+
+
+def _is_whole(image: dict[str, Any], folder: Path) -> bool:
+    label = (folder / "labels" / image["split"] / image["name"]).with_suffix(".txt")
+    size = (folder / "images" / image["split"] / image["name"]).stat().st_size
+    return bool(size == image["imageSize"] and digest_file(label) == image["label"])
 
 
 def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
