@@ -43,6 +43,7 @@ from trainwright_trainer.steps.publishing import publish_model
 from trainwright_trainer.steps.sealing import seal_model
 from trainwright_trainer.steps.training import train_model
 from trainwright_trainer.steps.verification import verify_model
+from trainwright_trainer.workspace_lock import lock_workspace
 
 _LOG = logging.getLogger(__name__)
 _Output = TypeVar("_Output", bound=Contract)
@@ -82,7 +83,8 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     with LogTail() as log:
         try:
             places.workspace.mkdir(parents=True, exist_ok=True)
-            result = _Execution(plan, places, progress, fence or _no_fence).run()
+            with lock_workspace(places.workspace):
+                result = _Execution(plan, places, progress, fence or _no_fence).run()
         except Exception as error:
             failure = to_step_error(error)
             if failure is not error:
@@ -135,7 +137,7 @@ class _Execution:
                 Dataset,
                 inputs=(self._plan.dataset.model_dump_json(),),
                 make=lambda: build_dataset(self._plan, self._places, self._progress),
-                files=lambda made: (made.manifest, made.quarantine),
+                files=lambda made: (made.manifest, made.quarantine, f"{made.folder}/data.yaml"),
                 found=lambda made: {"dataset": made.report},
                 is_whole=lambda made: dataset_is_whole(made, self._places.workspace),
             )
