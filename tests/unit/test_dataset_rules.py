@@ -96,13 +96,14 @@ def test_an_unreadable_image_is_refused(data: bytes, reason: str) -> None:
         check_image(data)
 
 
+@pytest.mark.parametrize("replaced", ["PIL.Image.open", "trainwright_trainer.annotations.items.open_image"])
 def test_an_unreadable_image_is_refused_also_when_ultralytics_has_replaced_pillows_open(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, replaced: str
 ) -> None:
     def look_for_a_package(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
-    monkeypatch.setattr("PIL.Image.open", look_for_a_package)
+    monkeypatch.setattr(replaced, look_for_a_package)
     with pytest.raises(UnfitError, match="can't be decoded"):
         check_image(b"not an image")
 

@@ -20,6 +20,14 @@ MIN_SIDE = 10  # Ultralytics ignores smaller images
 
 _FRAME_SUFFIX = re.compile(r"[_-](?:f(?:rame)?[_-]?)?\d+$", re.IGNORECASE)
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_UNDECODABLE = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+    ImportError,  # the end of that look for a package, where Ultralytics was imported before us
+)
 
 
 class UnfitError(Exception):
@@ -90,7 +98,7 @@ def check_image(data: bytes) -> bytes:
             with open_image(BytesIO(data)) as image:
                 image.load()
                 width, height = image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNDECODABLE as error:
         raise UnfitError("image can't be decoded: unknown format, truncated or damaged") from error
     if min(width, height) < MIN_SIDE:
         raise UnfitError(f"image is {width} x {height} pixels, smaller than {MIN_SIDE}")
