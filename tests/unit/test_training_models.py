@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from annotation_trees import Silent, plan_of
 from trainwright.artifacts import Dataset
 from trainwright.contract import DatasetReport, GateSettings, ImageCounts
 from trainwright.errors import ConfigurationError
+from trainwright_trainer import yolo
 from trainwright_trainer.checkpoints import CheckpointNote
 from trainwright_trainer.devices import device_of
 from trainwright_trainer.files import digest_bytes
@@ -58,6 +60,14 @@ def test_no_gpu_means_the_processor_and_two_are_refused() -> None:
 def test_the_gate_compares_the_chosen_metric(value: float, passed: bool) -> None:
     gate = GateSettings(metric="mAP50", minimum=0.7)
     assert check_gate({"mAP50": value, "mAP50to95": 0.1}, gate)[0] is passed
+
+
+def test_a_metric_that_is_no_number_is_left_out_and_passes_no_gate() -> None:
+    found = yolo.pick_metrics({"metrics/mAP50(B)": nan, "metrics/mAP50-95(B)": inf, "metrics/recall(B)": 0.5})
+    assert found == {"recall": 0.5}
+    passed, reason = check_gate(found, GateSettings(metric="mAP50", minimum=0.0))
+    assert not passed
+    assert "mAP50 on the test split is not a number" in reason
 
 
 def dataset_of(content: bytes) -> Dataset:

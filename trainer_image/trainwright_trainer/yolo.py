@@ -8,6 +8,7 @@ It is imported inside the functions, after `prepare`: it reads its environment w
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -121,6 +122,7 @@ def validate(  # noqa: PLR0913 - what a validation depends on
     per_class = {
         result.names[int(class_id)]: float(value)
         for class_id, value in zip(result.box.ap_class_index, result.box.ap, strict=True)
+        if math.isfinite(value)
     }
     return Validation(metrics=pick_metrics(result.results_dict), per_class=per_class)
 
@@ -176,8 +178,9 @@ def suppress(output: Any, *, end_to_end: bool) -> list[Detections]:
 
 
 def pick_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics we know, by our names."""
-    return {name: round(float(metrics[key]), 5) for name, key in _METRICS.items() if key in metrics}
+    """Return the metrics we know, by our names; one that is no number can't be reported and is left out."""
+    known = {name: float(metrics[key]) for name, key in _METRICS.items() if key in metrics}
+    return {name: round(value, 5) for name, value in known.items() if math.isfinite(value)}
 
 
 def _make_plain(record: logging.LogRecord) -> bool:

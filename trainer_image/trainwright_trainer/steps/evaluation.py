@@ -41,7 +41,9 @@ def evaluate_weights(
 
 def check_gate(metrics: Mapping[str, float], gate: GateSettings) -> tuple[bool, str]:
     """Return whether the metrics pass the gate, and a sentence that says why."""
-    value = metrics[gate.metric]
+    value = metrics.get(gate.metric)
+    if value is None:
+        return False, f"{gate.metric} on the test split is not a number: gate.minimum is {gate.minimum:g}"
     passed = value >= gate.minimum
     relation = "reaches" if passed else "is below"
     return passed, f"{gate.metric} {value:.3f} on the test split {relation} gate.minimum {gate.minimum:g}"
