@@ -109,6 +109,7 @@ def test_the_terminal_shows_stage_epoch_and_metric() -> None:
             ExitCode.OUT_OF_MEMORY,
         ),
         (MemoryError(), OutOfMemoryError, ExitCode.OUT_OF_MEMORY),
+        (OSError(12, "Cannot allocate memory"), OutOfMemoryError, ExitCode.OUT_OF_MEMORY),
         (OSError(28, "No space left on device"), TemporaryError, ExitCode.TEMPORARY),
         (FileNotFoundError(2, "no such file"), StepError, ExitCode.INTERNAL),
         (ZeroDivisionError("x"), StepError, ExitCode.INTERNAL),
@@ -122,6 +123,32 @@ def test_every_exception_has_a_cause_an_exit_code_and_a_hint(
     assert type(found) is kind
     assert found.exit_code == exit_code
     assert found.hint or found is error
+
+
+KILLED = "DataLoader worker (pid 7) is killed by signal: Killed. "
+BUS_ERROR = (
+    "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out"
+    " of shared memory. Please try to raise your shared memory limit."
+)
+FULL = "unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)"
+
+
+@pytest.mark.parametrize("text", [KILLED, BUS_ERROR, FULL])
+@pytest.mark.parametrize("seen", ["at once", "after a time-out"])
+def test_a_killed_loader_process_is_out_of_memory(text: str, seen: str) -> None:
+    error = RuntimeError(text)
+    if seen == "after a time-out":  # torch then says only that the process is gone, and chains the signal
+        error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+        error.__cause__ = RuntimeError(text)
+    found = to_step_error(error)
+    assert type(found) is OutOfMemoryError
+    assert "compute.resources.limits.memory" in found.hint
+    assert "compute.sharedMemory" in found.hint
+
+
+def test_a_loader_process_that_ended_otherwise_is_not_out_of_memory() -> None:
+    text = "DataLoader worker (pid 7) is killed by signal: Segmentation fault. "
+    assert type(to_step_error(RuntimeError(text))) is StepError
 
 
 def test_a_failure_with_a_long_log_fits_a_termination_message() -> None:

@@ -16,6 +16,9 @@ _MAX_MESSAGE = 800
 _MAX_TAIL = 2000
 _TAIL_LINES = 40
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_LOADER_OUT_OF_MEMORY = re.compile(
+    r"DataLoader worker .* killed by signal: (?:Killed|Bus error)|shared memory\(shm\)"
+)
 _TEMPORARY_ERRORS = {
     errno.ENOSPC: "The volume is full: ask for a larger workspace (compute.workspace).",
     errno.EDQUOT: "The quota of the volume is used up: ask for a larger workspace (compute.workspace).",
@@ -55,6 +58,12 @@ def to_step_error(error: Exception) -> StepError:
     if isinstance(error, StepError):
         return error
     message = f"{type(error).__name__}: {error}"
+    if _is_loader_out_of_memory(error):
+        return OutOfMemoryError(
+            message,
+            hint="A process that loads images was out of memory: raise compute.resources.limits.memory, or"
+            " after a bus error compute.sharedMemory (which counts against that limit), or lower training.workers.",
+        )
     if _is_out_of_memory(error):
         return OutOfMemoryError(
             message, hint="Lower training.batchSize or training.imageSize, or ask for more memory."
@@ -76,7 +85,18 @@ def describe_failure(error: StepError, stage: Stage, log_tail: str) -> FailureRe
     )
 
 
+def _is_loader_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether this error, or what led to it, tells of a loader process that the kernel killed."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and _LOADER_OUT_OF_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
