@@ -19,17 +19,20 @@ from trainwright_devstack.processes import Process, ProcessError, free_port, sto
 
 SERVICE_RANGE = "10.96.0.0/16"
 READY_SECONDS = 90.0
+CONTROLLERS = "*,-node-ipam-controller"
 
 
 class ControlPlane:
     """Real Kubernetes without nodes, usable as a context manager; its state dies with it.
 
-    `kubeconfig` has the rights of system:masters. The user's own kubeconfig is not touched.
+    `kubeconfig` has the rights of system:masters. The user's own kubeconfig is not touched. `controllers` is
+    the controller manager's flag of that name.
     """
 
-    def __init__(self, folder: Path, binaries: Binaries) -> None:
+    def __init__(self, folder: Path, binaries: Binaries, controllers: str = CONTROLLERS) -> None:
         self.folder = folder.resolve()
         self.binaries = binaries
+        self.controllers = controllers
         self.kubeconfig = self.folder / "kubeconfig"
         self.authority = Authority(self.folder / "pki")
         self.port = 0
@@ -147,7 +150,7 @@ class ControlPlane:
             f"--root-ca-file={self.authority.certificate}",
             f"--cluster-signing-cert-file={self.authority.certificate}",
             f"--cluster-signing-key-file={self.authority.key}",
-            "--controllers=*,-node-ipam-controller",
+            f"--controllers={self.controllers}",
             "--terminated-pod-gc-threshold=1000",
             # A node process that died is noticed in seconds; the defaults are made for slow networks.
             "--node-monitor-period=2s",
