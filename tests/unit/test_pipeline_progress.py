@@ -127,8 +127,8 @@ def test_every_exception_has_a_cause_an_exit_code_and_a_hint(
 
 KILLED = "DataLoader worker (pid 7) is killed by signal: Killed. "
 BUS_ERROR = (
-    "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out"
-    " of shared memory. Please try to raise your shared memory limit."
+    "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are"
+    " out of shared memory. Please try to raise your shared memory limit."
 )
 FULL = "unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)"
 

@@ -62,7 +62,8 @@ def to_step_error(error: Exception) -> StepError:
         return OutOfMemoryError(
             message,
             hint="A process that loads images was out of memory: raise compute.resources.limits.memory, or"
-            " after a bus error compute.sharedMemory (which counts against that limit), or lower training.workers.",
+            " after a bus error compute.sharedMemory, which counts against that limit; or lower"
+            " training.workers.",
         )
     if _is_out_of_memory(error):
         return OutOfMemoryError(
