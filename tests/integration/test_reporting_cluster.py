@@ -26,7 +26,7 @@ from trainwright.contract import (
     RunReport,
     Stage,
 )
-from trainwright.errors import SupersededError
+from trainwright.errors import PublishingError, SupersededError
 from trainwright_operator.manifests.access import trainer_access
 from trainwright_operator.names import TRAINER_ACCOUNT
 from trainwright_trainer.observers import Moment
@@ -176,6 +176,32 @@ def test_the_fence_lets_the_current_pod_pass_and_no_other(cluster: Cluster) -> N
     current.observe(report, Moment.STEP)
     current.fence("0c" * 16)
     assert cluster.trainer_status()["publishing"] == {"fileId": "0c" * 16}
+
+
+def test_the_fence_tells_a_missing_right_and_a_report_off_the_schema_from_another_pod(
+    cluster: Cluster,
+) -> None:
+    from kubernetes import client
+
+    running = FULLEST.model_copy(update={"outcome": None, "failure": None, "publishing": None})
+    off_schema = running.model_copy(update={"metrics": {"mAP50": float("nan")}})
+    current = cluster.reporter("current")
+    current.observe(off_schema, Moment.STEP)
+    with pytest.raises(PublishingError, match=r"422: .*status\.trainer\.metrics"):
+        current.fence("0d" * 16)
+    rights = client.RbacAuthorizationV1Api(cluster.kube)
+    for binding in rights.list_namespaced_role_binding(cluster.identity.namespace).items:
+        rights.delete_namespaced_role_binding(binding.metadata.name, cluster.identity.namespace)
+    current.observe(running, Moment.STEP)
+    with pytest.raises(PublishingError, match=r"403: .* cannot patch"):
+        _fence_until_refused(current)
+
+
+def _fence_until_refused(reporting: StatusReporter) -> None:
+    """The API server learns that a right was taken away a moment later."""
+    for _ in range(100):
+        reporting.fence("0d" * 16)
+        time.sleep(0.1)
 
 
 def test_a_second_attempt_that_knows_nothing_yet_replaces_the_first_ones_report(cluster: Cluster) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from trainwright.contract import Progress, RunIdentity, RunReport, Stage
-from trainwright.errors import ConfigurationError, PreemptedError, SupersededError
+from trainwright.errors import ConfigurationError, PreemptedError, PublishingError, SupersededError
 from trainwright_trainer.observers import Moment
 from trainwright_trainer.reporting import ApiServer, Pace, StatusReporter, TerminationMessage
 
@@ -23,12 +23,28 @@ FILE_ID = "0123456789abcdef"
 QUICK = Pace(interval=0.2, retry=0.02, grace=0.3, farewell=5)
 
 
+# As an API server words them.
+FENCED = (
+    'trainingruns.trainwright.dev "parts-1" is forbidden: ValidatingAdmissionPolicy'
+    " 'trainwright-trainer-fence' with binding 'trainwright-trainer-fence' denied request: Only the"
+    " current pod of a run may report about it"
+)
+NO_RIGHT = (
+    'trainingruns.trainwright.dev "parts-1" is forbidden: User "system:serviceaccount:ml:trainwright-trainer"'
+    ' cannot patch resource "trainingruns/status" in API group "trainwright.dev" in the namespace "ml"'
+)
+OFF_SCHEMA = (
+    'TrainingRun.trainwright.dev "parts-1" is invalid: status.trainer.metrics.mAP50: Invalid value: "null"'
+)
+
+
 @dataclass
 class Server:
     """An API server that answers with `status` and keeps what it was sent."""
 
     url: str = ""
     status: int = 200
+    message: str = ""
     delay: float = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
 
@@ -54,7 +70,7 @@ def server() -> Iterator[Server]:
             state.requests.append({"path": self.path, "headers": dict(self.headers), "body": body})
             self.send_response(state.status)
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(json.dumps({"kind": "Status", "message": state.message}).encode())
 
         def log_message(self, *arguments: object) -> None:
             """Stay silent."""
@@ -143,9 +159,14 @@ def test_a_slow_server_does_not_hold_the_training_up(server: Server, account: Pa
     assert len(server.reports) < 10
 
 
-@pytest.mark.parametrize("refusal", [403, 422, 401, 500, 429])
-def test_a_report_is_tried_again_until_it_is_accepted(server: Server, account: Path, refusal: int) -> None:
-    server.status = refusal
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [(403, FENCED), (403, NO_RIGHT), (409, "conflict"), (401, ""), (500, ""), (429, "")],
+)
+def test_a_report_is_tried_again_until_it_is_accepted(
+    server: Server, account: Path, refusal: int, message: str
+) -> None:
+    server.status, server.message = refusal, message
     with reporter(server, account) as reporting:
         reporting.observe(report(), Moment.STAGE)
         server.wait_for(lambda seen: len(seen) >= 3)
@@ -153,15 +174,30 @@ def test_a_report_is_tried_again_until_it_is_accepted(server: Server, account: P
     assert server.reports[-1]["sequence"] == 1
 
 
+@pytest.mark.parametrize("refusal", [400, 422])
+def test_a_report_that_can_never_be_accepted_is_given_up_and_the_next_one_is_sent(
+    server: Server, account: Path, caplog: pytest.LogCaptureFixture, refusal: int
+) -> None:
+    server.status, server.message = refusal, OFF_SCHEMA
+    with reporter(server, account, Pace(interval=0.05, retry=0.01, grace=60, farewell=5)) as reporting:
+        reporting.observe(report(1), Moment.STAGE)
+        server.wait_for(lambda seen: len(seen) == 1)
+        time.sleep(0.2)
+        server.status = 200
+        reporting.observe(report(2), Moment.STAGE)
+    assert [sent["sequence"] for sent in server.reports] == [1, 2]
+    assert caplog.text.count(OFF_SCHEMA) == 1
+
+
 def test_reports_that_never_arrive_fail_nothing_and_end_in_time(
     server: Server, account: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.status = 403
+    server.status, server.message = 403, FENCED
     start = time.monotonic()
     with reporter(server, account, Pace(interval=0.2, retry=0.02, grace=60, farewell=0.3)) as reporting:
         reporting.observe(report(), Moment.END)
     assert time.monotonic() - start < 3
-    assert caplog.text.count("was not accepted (403)") == 1
+    assert caplog.text.count("was not accepted: 403: trainingruns") == 1
     server.status = 200
 
 
@@ -187,13 +223,35 @@ def test_the_fence_returns_when_the_status_accepted_the_file_id(server: Server, 
 
 
 def test_a_fence_that_stays_refused_means_superseded(server: Server, account: Path) -> None:
-    server.status = 403
+    server.status, server.message = 403, FENCED
     reporting = reporter(server, account)
     reporting.observe(report(), Moment.STEP)
     start = time.monotonic()
     with pytest.raises(SupersededError, match="another current pod"):
         reporting.fence(FILE_ID)
     assert time.monotonic() - start >= QUICK.grace
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message", "hint", "final"),
+    [
+        (403, NO_RIGHT, "ClusterRole trainwright-trainer", False),
+        (409, "Apply failed with 1 conflict", "nobody else", False),
+        (422, OFF_SCHEMA, "CRDs of this release", True),
+        (400, "can't be read", "CRDs of this release", True),
+    ],
+)
+def test_a_fence_refused_for_another_reason_says_which(  # noqa: PLR0917 - fixtures and a table
+    server: Server, account: Path, refusal: int, message: str, hint: str, final: bool
+) -> None:
+    server.status, server.message = refusal, message
+    reporting = reporter(server, account)
+    reporting.observe(report(), Moment.STEP)
+    with pytest.raises(PublishingError) as refused:
+        reporting.fence(FILE_ID)
+    assert message in str(refused.value)
+    assert hint in refused.value.hint
+    assert (len(server.requests) == 1) is final
 
 
 def test_a_run_that_is_gone_is_not_published(server: Server, account: Path) -> None:
@@ -205,7 +263,7 @@ def test_a_run_that_is_gone_is_not_published(server: Server, account: Path) -> N
 
 
 def test_a_fence_that_was_refused_at_first_may_still_pass(server: Server, account: Path) -> None:
-    server.status = 422
+    server.status, server.message = 403, FENCED
     reporting = reporter(server, account, Pace(retry=0.02, grace=10))
     reporting.observe(report(), Moment.STEP)
     passing = Thread(target=reporting.fence, args=(FILE_ID,))

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
@@ -19,18 +20,42 @@ from typing import Self
 import requests
 
 from trainwright.contract import PublishingReport, RunIdentity, RunReport
-from trainwright.errors import ConfigurationError, PreemptedError, SupersededError
+from trainwright.errors import ConfigurationError, PreemptedError, PublishingError, StepError, SupersededError
 from trainwright_trainer.observers import Moment
 
 FIELD_MANAGER = "trainwright-trainer"
 API_VERSION = "trainwright.dev/v1alpha1"
 _LOG = logging.getLogger(__name__)
+_MESSAGE_CHARACTERS = 300
 _TIMEOUT = (5, 15)  # seconds to connect, and between two pieces of the answer
-_OK = 200
-_GONE = 404
-_REFUSALS = frozenset(
-    {403, 409, 422}
-)  # by the admission policy, mostly: this pod is not the run's current one
+_FENCE_POLICY = "trainwright-trainer-fence"  # the chart's admission policy, which its refusals name
+
+
+class Verdict(Enum):
+    """What the API server makes of a report."""
+
+    ACCEPTED = auto()
+    NOT_CURRENT = auto()  # the fence: the run's status names another pod, or ours not yet
+    NOT_ALLOWED = auto()  # by RBAC, or because somebody else owns the fields: that may be mended meanwhile
+    INVALID = auto()  # the schema: the same report will never be accepted
+    GONE = auto()  # there is no such run any more
+    UNKNOWN = auto()  # no answer, or one that says nothing about the report
+
+
+_VERDICTS = {
+    200: Verdict.ACCEPTED,
+    400: Verdict.INVALID,
+    403: Verdict.NOT_ALLOWED,
+    404: Verdict.GONE,
+    409: Verdict.NOT_ALLOWED,
+    422: Verdict.INVALID,
+}
+_FINAL = frozenset({Verdict.INVALID, Verdict.GONE})
+_HINTS = {
+    Verdict.INVALID: "Install the CRDs of this release, then retry: nothing is trained again.",
+    Verdict.NOT_ALLOWED: "Bind the ClusterRole trainwright-trainer to the pod's account, and let nobody else"
+    " write status.trainer; then retry: nothing is trained again.",
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +123,7 @@ class StatusReporter:
         self._pace = pace or Pace()
         self._changed = Condition()
         self._newest: RunReport | None = None
-        self._sent_sequence = -1
+        self._done_sequence = -1
         self._urgent = False
         self._closing = False
         self._publishing: PublishingReport | None = None
@@ -129,29 +154,40 @@ class StatusReporter:
     def fence(self, file_id: str) -> None:
         """Claim the right to commit: return once the run's status accepted the file id from this pod.
 
-        Raise `SupersededError` if it is refused; wait as long as the API server does not answer.
+        Raise `SupersededError` if another pod has it, `PublishingError` if the report is refused for another
+        reason; wait as long as the API server does not answer.
         """
         if self._newest is None:
             raise SupersededError("nothing was reported yet: the right to publish can't be claimed")
         self._publishing = PublishingReport(file_id=file_id)
         refused_since: float | None = None
         while True:
-            status = self._send(self._newest)
-            if status == _OK:
+            verdict, message = self._send(self._newest)
+            if verdict is Verdict.ACCEPTED:
                 return
-            if status == _GONE:
-                raise SupersededError(f"run {self._run.name} no longer exists: nothing is published")
-            if status not in _REFUSALS:
+            if verdict is Verdict.UNKNOWN:
                 refused_since = None
             elif refused_since is None:
                 refused_since = time.monotonic()
-            elif time.monotonic() - refused_since >= self._pace.grace:
-                raise SupersededError(
-                    f"run {self._run.name} has another current pod: this one publishes nothing",
-                    hint="The current pod goes on; nothing has to be done.",
-                )
+            waited = 0.0 if refused_since is None else time.monotonic() - refused_since
+            if verdict in _FINAL or waited >= self._pace.grace:
+                raise self._explain(verdict, message)
             if self._stop.wait(self._pace.retry):
                 raise PreemptedError("stopped on request while waiting to publish")
+
+    def _explain(self, verdict: Verdict, message: str) -> StepError:
+        """Return why the right to commit is refused."""
+        if verdict is Verdict.GONE:
+            return SupersededError(f"run {self._run.name} no longer exists: nothing is published")
+        if verdict is Verdict.NOT_CURRENT:
+            return SupersededError(
+                f"run {self._run.name} has another current pod: this one publishes nothing",
+                hint="The current pod goes on; nothing has to be done.",
+            )
+        return PublishingError(
+            f"the API server refuses the report that claims the right to publish: {message}",
+            hint=_HINTS[verdict],
+        )
 
     def _work(self) -> None:
         while True:
@@ -159,35 +195,56 @@ class StatusReporter:
                 self._changed.wait_for(lambda: self._urgent or self._closing, timeout=self._pace.interval)
                 report, closing = self._newest, self._closing
                 self._urgent = False
-            if report is not None and report.sequence > self._sent_sequence:
+            if report is not None and report.sequence > self._done_sequence:
                 self._deliver(report)
             if closing and (self._newest is report or report is None):
                 return
 
     def _deliver(self, report: RunReport) -> None:
-        """Send a report; while our pod is unknown or the server out of reach, try again with the newest."""
+        """Send a report; while our pod is unknown or the server out of reach, try again with the newest.
+
+        A report that can never be accepted is given up: the next one has its own chance.
+        """
         deadline = time.monotonic() + self._pace.grace
-        while self._send(report) != _OK and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            verdict, _ = self._send(report)
+            if verdict is Verdict.ACCEPTED:
+                return
+            if verdict in _FINAL:
+                self._done_sequence = max(self._done_sequence, report.sequence)
+                return
             with self._changed:
                 self._changed.wait(self._pace.retry)
                 report = self._newest or report
 
-    def _send(self, report: RunReport) -> int:
-        """Send and return the HTTP status, or 0 without an answer; failures are logged when they begin."""
+    def _send(self, report: RunReport) -> tuple[Verdict, str]:
+        """Send, and return what the API server says; failures are logged when they begin."""
         with self._sending:
             if self._publishing is not None:
                 report = report.model_copy(update={"publishing": self._publishing})
             try:
-                response = self._server.apply_report(self._run, report)
-                status, reason = response.status_code, response.text[:300]
+                verdict, message = read_answer(self._server.apply_report(self._run, report))
             except OSError as error:
-                status, reason = 0, type(error).__name__
-            if status == _OK:
-                self._sent_sequence = report.sequence
+                verdict, message = Verdict.UNKNOWN, f"no answer: {type(error).__name__}"
+            if verdict is Verdict.ACCEPTED:
+                self._done_sequence = report.sequence
             elif not self._complained:
-                _LOG.warning("the report was not accepted (%s): %s", status or "no answer", reason)
-            self._complained = status != _OK
-            return status
+                _LOG.warning("the report was not accepted: %s", message)
+            self._complained = verdict is not Verdict.ACCEPTED
+            return verdict, message
+
+
+def read_answer(response: requests.Response) -> tuple[Verdict, str]:
+    """Return what an answer means, and its status with the API server's own words, bounded."""
+    try:
+        message = str(response.json()["message"])
+    except (ValueError, TypeError, KeyError):
+        message = response.text
+    if response.status_code in {403, 422} and _FENCE_POLICY in message:
+        verdict = Verdict.NOT_CURRENT
+    else:
+        verdict = _VERDICTS.get(response.status_code, Verdict.UNKNOWN)
+    return verdict, f"{response.status_code}: {message[:_MESSAGE_CHARACTERS]}"
 
 
 class TerminationMessage:
