@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from trainwright_operator.cluster import ApiError, Login, connect
 from trainwright_operator.handlers import Watches, make_kopf_settings, make_registry
 from trainwright_operator.health import serve_health
+from trainwright_operator.metrics import Metrics
 from trainwright_operator.queue import Key, WorkQueue
 from trainwright_operator.reconcile import Reconciler
 from trainwright_operator.settings import OperatorSettings, read_settings
@@ -56,12 +57,14 @@ async def operate(settings: OperatorSettings, login: Login) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    store = Store()
+    store, metrics = Store(), Metrics()
     async with connect(login) as cluster:
-        reconciler = Reconciler(cluster, store, settings)
-        queue = WorkQueue(reconciler.reconcile, settings.workers)
+        cluster.on_answer = metrics.count_request
+        reconciler = Reconciler(cluster, store, settings, metrics=metrics)
+        queue = WorkQueue(metrics.measure(reconciler.reconcile), settings.workers)
         watches = Watches(store, queue)
-        async with serve_health(settings.health_port, watches, queue, settings.relist_seconds):
+        metrics.observe(store, queue, lambda: watches.silence)
+        async with serve_health(settings.health_port, watches, queue, metrics, settings.relist_seconds):
             await _relist(reconciler, watches, queue)
             logger.info("reconciling", extra={"runs": queue.depth})
             tasks = [

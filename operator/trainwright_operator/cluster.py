@@ -12,7 +12,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,6 +187,7 @@ class Cluster:
         self._token: str | None = None
         self._token_time = float(-TOKEN_SECONDS)
         self.writes = 0
+        self.on_answer: Callable[[str, int], None] = lambda _method, _status: None  # 0: there was none
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """Return the object, or None where there is none."""
@@ -265,11 +266,13 @@ class Cluster:
             async with self._session.request(
                 method, url, params=query, data=data, headers=headers
             ) as response:
+                self.on_answer(method, response.status)
                 if response.ok:
                     answer: Object = await response.json()
                     return answer
                 raise await _as_error(response)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+            self.on_answer(method, 0)
             raise ApiError(0, "Unreachable", f"{method} {path}: {error!r}") from error
 
     def _authorization(self) -> dict[str, str]:

@@ -28,6 +28,11 @@ class Watches:
         """Note that the API server was heard of."""
         self.last_heard = time.monotonic()
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the API server was last heard of."""
+        return time.monotonic() - self.last_heard
+
     def observe(self, kind: Kind, event: kopf.RawEvent) -> None:
         """Take one event in; the key of its run is looked at next."""
         self.hear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,13 +15,14 @@ from trainwright_operator.children import NameTakenError, create_child, create_c
 from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster
 from trainwright_operator.events import announce
 from trainwright_operator.manifests import attempt_job
+from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason, job_name
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.retries import Action, Decision, decide
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance, Situation
-from trainwright_operator.status import compute_status, is_final
+from trainwright_operator.status import compute_status, is_final, newest_ending
 from trainwright_operator.store import Store, controller_uid
 
 Object = dict[str, Any]
@@ -44,6 +45,7 @@ class Reconciler:
     store: Store
     settings: OperatorSettings
     clock: Callable[[], datetime] = _now
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the run to where it should be; returns when to look again if nothing happens before."""
@@ -133,6 +135,8 @@ class Reconciler:
             return
         written = await self.cluster.apply_status(run, status)
         self.store.keep("TrainingRun", written)
+        observed = situation.observation, situation.attempts
+        self.metrics.count_change(before, status, lambda: newest_ending(*observed).report)
         await announce(self.cluster, run, before, status)
 
     async def _acknowledge(self, run: Object) -> None:

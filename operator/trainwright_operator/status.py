@@ -32,7 +32,7 @@ def compute_status(situation: Situation) -> Object:
     """Return all of `status` that the operator owns."""
     observation, attempts = situation.observation, situation.attempts
     run, before = observation.run, observation.status
-    ending = _newest_ending(observation, attempts)
+    ending = newest_ending(observation, attempts)
     report = ending.report
     phase = compute_phase(situation)
     conditions = stamp(
@@ -83,7 +83,7 @@ def compute_phase(situation: Situation) -> Phase:
     return Phase.PENDING if waits else Phase.RUNNING
 
 
-def _newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Ending:
+def newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Ending:
     """Return what the newest attempt's pod tells: its last word, else what it reported live."""
     if not attempts:
         return Ending()

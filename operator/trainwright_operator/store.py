@@ -30,6 +30,10 @@ class Store:
         """Return the run of this key."""
         return self._runs.get(key)
 
+    def runs(self) -> Iterable[Object]:
+        """Return all runs."""
+        return self._runs.values()
+
     def jobs(self, run: Object) -> list[Object]:
         """Return the Jobs this very run controls."""
         found = self._children["Job"].get(_key(run), {}).values()

@@ -249,3 +249,32 @@ def test_a_network_policy_lets_the_health_check_in(render: Render) -> None:
     (policy,) = _find(render(networkPolicy={"enabled": True, "apiServerPorts": [6443]}), "NetworkPolicy")
     assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": "health"}]}]
     assert {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} == {53, 6443}
+
+
+def test_a_service_monitor_selects_the_service_of_the_operators_pod(render: Render) -> None:
+    assert _find(render(), "ServiceMonitor") + _find(render(), "Service") == []
+    values = {"serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}}}
+    objects = render(metrics=values)
+    (monitor,), (service,) = _find(objects, "ServiceMonitor"), _find(objects, "Service")
+    (deployment,) = _find(objects, "Deployment")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["endpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s"}]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    pod = deployment["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    (port,), (container,) = service["spec"]["ports"], pod["spec"]["containers"]
+    assert (port["name"], port["targetPort"]) == ("metrics", container["ports"][0]["name"])
+
+
+def test_scrape_annotations_name_the_port_of_the_health_check(render: Render) -> None:
+    def annotations(**values: Any) -> dict[str, str]:
+        (deployment,) = _find(render(healthPort=9090, metrics=values), "Deployment")
+        found = deployment["spec"]["template"]["metadata"]["annotations"]
+        return {name: text for name, text in found.items() if name.startswith("prometheus.io/")}
+
+    assert annotations() == {}
+    assert annotations(scrapeAnnotations=True) == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9090",
+        "prometheus.io/path": "/metrics",
+    }

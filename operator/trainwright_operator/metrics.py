@@ -1,0 +1,131 @@
+"""What the operator counts and measures, for Prometheus; no label names a run, so that series stay few."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from trainwright.contract import RunReport
+from trainwright_operator.names import AttemptOutcome, Phase
+from trainwright_operator.queue import Key, Reconcile, WorkQueue
+from trainwright_operator.store import Store
+
+Object = dict[str, Any]
+
+STAGE_BUCKETS = (1, 10, 60, 300, 900, 3600, 14400, 43200, 86400, 259200, 604800)  # a second to a week
+RECONCILE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+
+
+class Metrics:
+    """All metrics of one operator, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._attempts = Counter(
+            "trainwright_attempts_ended",
+            "Attempts that ended since the operator started; `cause` is empty for one that did not fail.",
+            ("outcome", "cause"),
+            registry=self.registry,
+        )
+        self._stages = Histogram(
+            "trainwright_stage_seconds",
+            "Seconds each stage took, of runs that succeeded since the operator started.",
+            ("stage",),
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self._reconciles = Histogram(
+            "trainwright_reconcile_seconds",
+            "Seconds it took to look at a run and act.",
+            buckets=RECONCILE_BUCKETS,
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "trainwright_reconcile_errors",
+            "Looks at a run that ended in an error, and are repeated.",
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "trainwright_api_requests",
+            "Requests to the API server, the watches' aside; status 0 is one without an answer.",
+            ("method", "status"),
+            registry=self.registry,
+        )
+
+    def observe(self, store: Store, queue: WorkQueue, silence: Callable[[], float]) -> None:
+        """Have every scrape ask these what holds at that moment."""
+        self.registry.register(_Moment(store, queue, silence))
+
+    def count_request(self, method: str, status: int) -> None:
+        """Count a request to the API server."""
+        self._requests.labels(method, status).inc()
+
+    def count_change(
+        self, before: Object, after: Object, last_report: Callable[[], RunReport | None]
+    ) -> None:
+        """Count the attempts that a run's status says have ended, and the status before it did not.
+
+        An attempt's last report tells of all stages, those of earlier attempts too: stages are counted once,
+        when the run has succeeded.
+        """
+        known = {attempt["number"]: "outcome" in attempt for attempt in before.get("attempts", ())}
+        for attempt in after["attempts"]:
+            # One older than all the status had was cut off there, and counted when it ended.
+            if "outcome" not in attempt or known.get(
+                attempt["number"], attempt["number"] < min(known, default=0)
+            ):
+                continue
+            self._attempts.labels(attempt["outcome"], attempt.get("cause", "")).inc()
+            if attempt["outcome"] != AttemptOutcome.SUCCEEDED:
+                continue
+            if report := last_report():
+                for stage, seconds in report.finished_stages.items():
+                    self._stages.labels(stage).observe(seconds)
+
+    def measure(self, reconcile: Reconcile) -> Reconcile:
+        """Return the same reconcile, timed, and its errors counted."""
+
+        async def measured(key: Key) -> float | None:
+            start = time.perf_counter()
+            try:
+                with self._errors.count_exceptions():
+                    return await reconcile(key)
+            finally:
+                self._reconciles.observe(time.perf_counter() - start)
+
+        return measured
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _Moment(Collector):
+    """What is read when it is asked for: nothing has to keep it up to date."""
+
+    def __init__(self, store: Store, queue: WorkQueue, silence: Callable[[], float]) -> None:
+        self._store = store
+        self._queue = queue
+        self._silence = silence
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges."""
+        phases = Tally((run.get("status") or {}).get("phase") or Phase.PENDING for run in self._store.runs())
+        runs = GaugeMetricFamily("trainwright_runs", "Runs there are, by phase.", labels=["phase"])
+        for phase in Phase:
+            runs.add_metric([phase], phases[phase])
+        yield runs
+        yield GaugeMetricFamily(
+            "trainwright_queue_depth", "Runs that wait to be looked at.", value=self._queue.depth
+        )
+        yield GaugeMetricFamily(
+            "trainwright_watch_age_seconds",
+            "Seconds since the API server was last heard of.",
+            value=self._silence(),
+        )
