@@ -15,6 +15,21 @@ from trainwright_operator.names import GROUP, RUN_LABEL, RUN_PLURAL, VERSION
 from trainwright_operator.queue import WorkQueue
 from trainwright_operator.store import Store
 
+IDLE_SECONDS = 0.5  # after an object's last event its worker goes; thousands at once would fill the memory
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Compares nothing: event handlers are not told what changed, and kopf would copy each object twice."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
 
 class Watches:
     """Keeps the store as the watches tell, wakes the queue, and knows when it last heard anything."""
@@ -47,20 +62,22 @@ def make_registry(watches: Watches, login: Login) -> kopf.OperatorRegistry:
     """Return the handlers of one operator."""
     registry = kopf.OperatorRegistry()
 
+    # Coroutines, though they wait for nothing: kopf runs plain functions in threads.
+
     @kopf.on.login(registry=registry)
     def _log_in(**_: Any) -> kopf.ConnectionInfo:
         return login.connection_info()
 
     @kopf.on.event(GROUP, VERSION, RUN_PLURAL, registry=registry)
-    def _run_changed(event: kopf.RawEvent, **_: Any) -> None:
+    async def _run_changed(event: kopf.RawEvent, **_: Any) -> None:
         watches.observe(RUNS, event)
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
-    def _job_changed(event: kopf.RawEvent, **_: Any) -> None:
+    async def _job_changed(event: kopf.RawEvent, **_: Any) -> None:
         watches.observe(JOBS, event)
 
     @kopf.on.event("", "v1", "pods", registry=registry)
-    def _pod_changed(event: kopf.RawEvent, **_: Any) -> None:
+    async def _pod_changed(event: kopf.RawEvent, **_: Any) -> None:
         watches.observe(PODS, event)
 
     return registry
@@ -73,6 +90,8 @@ def make_kopf_settings() -> kopf.OperatorSettings:
     options.peering.standalone = True
     options.scanning.disabled = True
     options.networking.request_timeout = 30
+    options.persistence.diffbase_storage = _NoDiffs()
+    options.queueing.idle_timeout = IDLE_SECONDS
     # A handler's own filter works on our side: without these every Pod of the cluster would be sent to us.
     options.watching.label_selectors["", "v1", "pods"] = RUN_LABEL
     options.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL
