@@ -72,17 +72,32 @@ def test_a_detection_at_the_threshold_is_not_a_difference() -> None:
 
 def test_of_unsure_detections_that_tie_either_may_have_been_suppressed() -> None:
     """A model that knows little gives boxes beside each other one confidence; the order decides then."""
-    ours, theirs = (0.0, 0.0, 100.0, 100.0, 0.00103, 1.0), (8.0, 8.0, 108.0, 108.0, 0.00103, 1.0)
+    ours, theirs = (0.0, 0.0, 100.0, 100.0, 0.00153, 1.0), (8.0, 8.0, 108.0, 108.0, 0.00153, 1.0)
     result = _compare(rows(ours), rows(theirs), TOLERANCE)
     assert (result.wanted, result.matched) == (2, 2)
-    apart = (8.0, 8.0, 108.0, 108.0, 0.0013, 1.0)
+    other_class = (*theirs[:5], 2.0)
+    assert _compare(rows(ours), rows(other_class), TOLERANCE).matched == 2
+    apart = (8.0, 8.0, 108.0, 108.0, 0.00156, 1.0)
     assert _compare(rows(ours), rows(apart), TOLERANCE).matched == 0
     sure = [(*box[:4], 0.8, 1.0) for box in (ours, theirs)]
     assert _compare(rows(sure[0]), rows(sure[1]), TOLERANCE).matched == 0
+
+
+def test_what_either_model_may_have_dropped_at_its_threshold_is_not_compared() -> None:
+    barely = (0.0, 0.0, 100.0, 100.0, 0.0011, 1.0)
+    assert _compare(rows(barely), rows(), TOLERANCE).wanted == 0
+    assert _compare(rows(SURE, barely), rows(SURE), TOLERANCE) == _compare(rows(SURE), rows(SURE), TOLERANCE)
+
+
+def test_nothing_to_compare_is_said_and_not_taken_for_a_difference(caplog: pytest.LogCaptureFixture) -> None:
+    verified = _judge(ONNX, [_compare(rows(), rows(), TOLERANCE)], 99)
+    assert verified.compared == 0
+    assert "nothing to compare" in caplog.text
 
 
 def test_too_few_matches_are_an_error_with_the_figures() -> None:
     half = _compare(rows(SURE, OTHER), rows(SURE), TOLERANCE)
     with pytest.raises(StepError, match=r"matches 66\.7 % of 3 detections .* on 1 test images; .* is 99"):
         _judge(ONNX, [half], 99)
-    assert _judge(ONNX, [half], 60).match_percent == 66.67
+    verified = _judge(ONNX, [half], 60)
+    assert (verified.compared, verified.match_percent) == (3, 66.67)

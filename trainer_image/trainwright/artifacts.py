@@ -53,10 +53,14 @@ class OnnxModel(Contract):
 
 
 class VerifiedModel(Contract):
-    """An exported model that was shown to detect what its weights detect."""
+    """An exported model that was shown to detect what its weights detect.
+
+    `compared` is the number of detections that show it: none if the weights detect nothing at all.
+    """
 
     onnx: OnnxModel
     parity_images: int
+    compared: int
     match_percent: float
     max_difference: float
 

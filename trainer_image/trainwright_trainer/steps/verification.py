@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,15 @@ from trainwright_trainer import yolo
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
+_LOG = logging.getLogger(__name__)
 _SURE = 0.25  # detections above this confidence must be found by both
 _AT_LEAST = 5  # but at least this many of each image, so that an unsure model is compared too
+_LEAST = 1.2 * yolo.CONFIDENCE  # if they are surer than this: the other may have dropped one at the threshold
 _SAME_BOX, _SAME_CONFIDENCE = 0.9, 0.02
 _HALF_SAME_BOX, _HALF_SAME_CONFIDENCE = 0.8, 0.05
-_TIE = 1e-4  # of overlapping detections no surer than this of each other, suppression may keep either
+# Unsure detections that overlap tie if their confidences differ by no more than this share: either may be
+# kept then, as either class.
+_TIE = 0.01
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,13 @@ def _differences(
     order = np.argsort(-wanted[:, 4])
     for rank, index in enumerate(order):
         detection = wanted[index]
-        if rank >= _AT_LEAST and detection[4] < _SURE:
+        if detection[4] < (_LEAST if rank < _AT_LEAST else _SURE):
             break
         apart, overlaps = np.abs(among[:, 4] - detection[4]), _overlaps(detection, among)
         near = (apart <= tolerance.confidence) & (overlaps >= tolerance.overlap)
-        if detection[4] < _SURE:
-            near |= (apart <= _TIE) & (overlaps >= yolo.SUPPRESSED_OVERLAP)
         near &= among[:, 5] == detection[5]
+        if detection[4] < _SURE:
+            near |= (apart <= _TIE * detection[4]) & (overlaps >= yolo.SUPPRESSED_OVERLAP)
         yield float(apart[near].min()) if near.any() else None
 
 
@@ -140,9 +145,19 @@ def _judge(onnx: OnnxModel, comparisons: list[_Comparison], min_percent: float) 
             f" {len(comparisons)} test images; export.parity.minMatchPercent is {min_percent:g}",
             hint="Try another export.onnx.opset, simplify: false, or half: false.",
         )
+    if wanted == 0:
+        _LOG.warning(
+            "nothing to compare: neither the weights nor the exported model detect anything surer than %g on"
+            " %d test images; the export is well formed, but not proven to be the same",
+            _LEAST,
+            len(comparisons),
+        )
+    else:
+        _LOG.info("%.1f %% of %d detections on %d test images match", percent, wanted, len(comparisons))
     return VerifiedModel(
         onnx=onnx,
         parity_images=len(comparisons),
+        compared=wanted,
         match_percent=round(percent, 2),
         max_difference=max((comparison.max_difference for comparison in comparisons), default=0.0),
     )
