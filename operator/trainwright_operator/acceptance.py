@@ -21,6 +21,7 @@ from trainwright_operator.cluster import (
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
 from trainwright_operator.plan import find_setting_problems, resolve_plan
+from trainwright_operator.recently import Recently
 from trainwright_operator.references import Reference, find_problems, required
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance
@@ -30,6 +31,7 @@ Object = dict[str, Any]
 
 LOOKED_UP = {"Secret": SECRETS, "ConfigMap": CONFIG_MAPS, "PersistentVolumeClaim": CLAIMS}
 
+FENCED = "the fence stands"
 UNFENCED = (
     f"ValidatingAdmissionPolicy {FENCE_POLICY!r} or its binding is missing, and without it a pod could report"
     " for another run: install the chart's policy, or set requireFence: false in the operator's settings"
@@ -52,7 +54,7 @@ class Preparation:
 
 
 async def prepare(
-    cluster: Cluster, settings: OperatorSettings, run: Object, spec: TrainingRunSpec
+    cluster: Cluster, settings: OperatorSettings, recently: Recently, run: Object, spec: TrainingRunSpec
 ) -> Preparation:
     """Look up all that the run names; a run that has a plan keeps it, whatever the defaults are by now."""
     namespace = run["metadata"]["namespace"]
@@ -63,7 +65,7 @@ async def prepare(
     missing = find_problems(references, found, namespace)
     if missing:
         return _refuse(missing + find_setting_problems(spec), Reason.MISSING)
-    if settings.require_fence and not await _is_fenced(cluster):
+    if settings.require_fence and not await _is_fenced(cluster, recently):
         return _refuse([UNFENCED], Reason.POLICY_MISSING)
     written = (run.get("status") or {}).get("plan", {}).get("digest")
     plan = await _kept_plan(cluster, run, written) if written else None
@@ -96,11 +98,16 @@ async def _look_up(
     return dict(zip(identities, answers, strict=True))
 
 
-async def _is_fenced(cluster: Cluster) -> bool:
+async def _is_fenced(cluster: Cluster, recently: Recently) -> bool:
+    if recently.holds(FENCED):
+        return True
     policy, binding = await asyncio.gather(
         cluster.get(POLICIES, None, FENCE_POLICY), cluster.get(POLICY_BINDINGS, None, FENCE_POLICY)
     )
-    return policy is not None and binding is not None
+    if policy is None or binding is None:
+        return False
+    recently.note(FENCED)
+    return True
 
 
 async def _kept_plan(cluster: Cluster, run: Object, digest: str) -> RunPlan | None:

@@ -9,6 +9,7 @@ from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.cluster import KINDS, AlreadyExistsError, Cluster
 from trainwright_operator.manifests import plan_config_map, trainer_access, workspace_claim
 from trainwright_operator.names import API_VERSION, PLAN_DIGEST_ANNOTATION, RUN_KIND
+from trainwright_operator.recently import Recently
 from trainwright_operator.store import controller_uid, find_controller
 
 Object = dict[str, Any]
@@ -22,14 +23,24 @@ class OwnerGoneError(Exception):
     """An object of a child's name is being deleted, or about to be: wait until it is gone."""
 
 
-async def create_children(cluster: Cluster, run: Object, spec: TrainingRunSpec, plan: RunPlan) -> None:
+async def create_children(
+    cluster: Cluster, recently: Recently, run: Object, spec: TrainingRunSpec, plan: RunPlan
+) -> None:
     """Make what all attempts share: the trainers' access, the plan, the workspace."""
-    for item in trainer_access(run["metadata"]["namespace"]):
-        await _create_shared(cluster, item)
+    namespace = run["metadata"]["namespace"]
+    if not recently.holds(access_to(namespace)):
+        for item in trainer_access(namespace):
+            await _create_shared(cluster, item)
+        recently.note(access_to(namespace))
     await create_child(cluster, run, plan_config_map(run, plan))
     claim = workspace_claim(run, spec, plan)
     if claim is not None:
         await create_child(cluster, run, claim)
+
+
+def access_to(namespace: str) -> str:
+    """Return the name of the fact that a namespace's trainers have their access."""
+    return f"access to {namespace}"
 
 
 async def create_child(cluster: Cluster, run: Object, body: Object) -> Object:

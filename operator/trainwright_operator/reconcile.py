@@ -11,7 +11,7 @@ from typing import Any
 from trainwright_operator.acceptance import Preparation, prepare
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, read_history
-from trainwright_operator.children import NameTakenError, create_child, create_children
+from trainwright_operator.children import NameTakenError, access_to, create_child, create_children
 from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster
 from trainwright_operator.events import announce
 from trainwright_operator.manifests import attempt_job
@@ -19,6 +19,7 @@ from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason, job_name
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
+from trainwright_operator.recently import Recently
 from trainwright_operator.retries import Action, Decision, decide
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance, Situation
@@ -39,18 +40,20 @@ def _now() -> datetime:
 
 @dataclass
 class Reconciler:
-    """Reconciles runs, one call for one key; it remembers nothing between calls."""
+    """Reconciles runs, one call for one key; of what it saw it believes little, and for seconds only."""
 
     cluster: Cluster
     store: Store
     settings: OperatorSettings
     clock: Callable[[], datetime] = _now
     metrics: Metrics = field(default_factory=Metrics)
+    recently: Recently = field(default_factory=Recently)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the run to where it should be; returns when to look again if nothing happens before."""
         run = self.store.run(key)
         if run is None or run["metadata"].get("deletionTimestamp"):
+            self.recently.forget(access_to(key.namespace))  # its namespace may be going, and come again
             return None
         if is_final(run):
             await self._acknowledge(run)
@@ -95,12 +98,12 @@ class Reconciler:
         self, run: Object, spec: TrainingRunSpec, attempts: list[Attempt], decision: Decision
     ) -> tuple[Acceptance, list[Attempt]]:
         """Make the next attempt's Job, and before it all that it needs; or say everything against it."""
-        preparation: Preparation = await prepare(self.cluster, self.settings, run, spec)
+        preparation: Preparation = await prepare(self.cluster, self.settings, self.recently, run, spec)
         if preparation.plan is None:
             return preparation.acceptance, attempts
         plan = preparation.plan
         try:
-            await create_children(self.cluster, run, spec, plan)
+            await create_children(self.cluster, self.recently, run, spec, plan)
             body = attempt_job(run, spec, plan, self.settings.trainer, decision.number)
             job = await create_child(self.cluster, run, body)
         except NameTakenError as error:
