@@ -16,6 +16,7 @@ from trainwright_operator.queue import WorkQueue
 from trainwright_operator.store import Store
 
 IDLE_SECONDS = 0.5  # after an object's last event its worker goes; thousands at once would fill the memory
+BINDING_SECONDS = 0.2  # most pods get a node this soon: what is to say of both is one write
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
@@ -49,13 +50,27 @@ class Watches:
         return time.monotonic() - self.last_heard
 
     def observe(self, kind: Kind, event: kopf.RawEvent) -> None:
-        """Take one event in; the key of its run is looked at next."""
+        """Take one event in; the key of its run is looked at next, unless we know it all already.
+
+        What we wrote ourselves comes back as an event, and the watches begin with what was just listed.
+        """
         self.hear()
         item: dict[str, Any] = dict(event["object"])
+        if event["type"] != "DELETED" and self._store.knows(kind.kind, item):
+            return
         remember = self._store.forget if event["type"] == "DELETED" else self._store.keep
         key = remember(kind.kind, item)
-        if key is not None:
+        if key is None:
+            return
+        if kind is PODS and event["type"] != "DELETED" and _is_about_to_be_bound(item):
+            self._queue.add_later(key, BINDING_SECONDS)
+        else:
             self._queue.add(key)
+
+
+def _is_about_to_be_bound(pod: dict[str, Any]) -> bool:
+    """Whether the scheduler has not yet said anything of a pod."""
+    return not pod["spec"].get("nodeName") and not pod.get("status", {}).get("conditions")
 
 
 def make_registry(watches: Watches, login: Login) -> kopf.OperatorRegistry:

@@ -67,7 +67,9 @@ class Reconciler:
             acceptance, attempts = await self._start(run, spec, attempts, decision)
         elif decision.action is Action.STOP:
             await self._stop(observation, attempts[-1])
-        await self._write(Situation(observation, attempts, decision, acceptance))
+        overtaken = await self._write(Situation(observation, attempts, decision, acceptance))
+        if overtaken:
+            return 0
         if acceptance is not None and not acceptance.accepted:
             return RECHECK_SECONDS
         return decision.wait_seconds
@@ -129,18 +131,22 @@ class Reconciler:
             metadata = job["metadata"]
             await self.cluster.delete(JOBS, metadata["namespace"], metadata["name"], metadata["uid"])
 
-    async def _write(self, situation: Situation) -> None:
-        """Write the status if it says anything new."""
+    async def _write(self, situation: Situation) -> bool:
+        """Write the status if it says anything new; return whether others changed the run meanwhile.
+
+        The answer to our write tells of their changes first, and its event is none we wait for.
+        """
         run = situation.observation.run
         status = compute_status(situation)
         before = {key: value for key, value in (run.get("status") or {}).items() if key != "trainer"}
         if status == before:
-            return
+            return False
         written = await self.cluster.apply_status(run, status)
         self.store.keep("TrainingRun", written)
         observed = situation.observation, situation.attempts
         self.metrics.count_change(before, status, lambda: newest_ending(*observed).report)
         await announce(self.cluster, run, before, status)
+        return _others_part(written) != _others_part(run)
 
     async def _acknowledge(self, run: Object) -> None:
         """Tell that a finished run's newest edit was seen, though it changes nothing any more."""
@@ -166,6 +172,12 @@ class Reconciler:
                 item.setdefault("apiVersion", kind.api_version)
             keys |= self.store.replace(kind.kind, items, min(found.version for found in lists))
         return keys
+
+
+def _others_part(run: Object) -> tuple[Any, ...]:
+    """Return what in a run is not the operator's, and matters to it."""
+    metadata = run["metadata"]
+    return metadata["generation"], metadata.get("deletionTimestamp"), (run.get("status") or {}).get("trainer")
 
 
 def _budgets(spec: TrainingRunSpec) -> dict[str, int]:

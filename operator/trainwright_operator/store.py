@@ -16,7 +16,8 @@ class Store:
     """An index of objects by kind and run; it only remembers, and is never the truth about absence.
 
     What we wrote ourselves is kept at once, and watches and lists may tell of it later, or of what was
-    before: an older version never replaces a newer one.
+    before: an older version never replaces a newer one. Kept is what is asked for: thousands of objects in
+    full would take most of the operator's memory.
     """
 
     def __init__(self) -> None:
@@ -45,8 +46,18 @@ class Store:
         pods = [pod for pod in found if controller_uid(pod) == job["metadata"]["uid"]]
         return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
+    def knows(self, kind: str, item: Object) -> bool:
+        """Return whether this very version of an object is remembered: nothing it tells is new."""
+        if kind == "TrainingRun":
+            known = self._runs.get(_key(item))
+        else:
+            key = _run_key(item)
+            known = self._children[kind].get(key, {}).get(item["metadata"]["name"]) if key else None
+        return known is not None and _identity(known) == _identity(item)
+
     def keep(self, kind: str, item: Object) -> Key | None:
         """Remember an object; return the key of the run it concerns, or None if it is no child of a run."""
+        item = _shorten(kind, item)
         if kind == "TrainingRun":
             self._runs[_key(item)] = _newest(self._runs.get(_key(item)), item)
             return _key(item)
@@ -92,6 +103,22 @@ def controller_uid(item: Object) -> str | None:
     """Return the uid of the object that controls this one."""
     owner = find_controller(item)
     return str(owner["uid"]) if owner else None
+
+
+BULK = {"Job": ("template",), "Pod": ("volumes", "containers", "initContainers")}
+"""What is large in the specification of a child and never asked for: we wrote it, and it does not change."""
+
+
+def _shorten(kind: str, item: Object) -> Object:
+    """Return the object without its bulk; the one that was given stays as it is."""
+    short = item | {"metadata": {k: v for k, v in item["metadata"].items() if k != "managedFields"}}
+    if kind in BULK and "spec" in item:
+        short["spec"] = {key: value for key, value in item["spec"].items() if key not in BULK[kind]}
+    return short
+
+
+def _identity(item: Object) -> tuple[str, str]:
+    return item["metadata"]["uid"], str(item["metadata"].get("resourceVersion", ""))
 
 
 def _drop(known: dict[Any, Object], name: object, item: Object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import RunBuilder, make_job
+from builders import RunBuilder, make_job, make_pod
 
 from trainwright_operator.queue import Key
 from trainwright_operator.store import Store
@@ -55,3 +55,31 @@ def test_the_end_of_an_earlier_run_is_not_that_of_the_run_made_since_by_its_name
     assert store.run(KEY) == run_at(9, uid="second")
     store.keep("TrainingRun", run_at(11, uid="third"))
     assert store.run(KEY) == run_at(11, uid="third")
+
+
+def test_only_what_is_never_asked_for_is_left_out() -> None:
+    store, job, pod = Store(), make_job(1), make_pod(1)
+    job["metadata"]["managedFields"] = [{"manager": "somebody"}]
+    job["spec"] = {"suspend": True, "template": {"spec": {"containers": [{"name": "trainer"}]}}}
+    store.keep("TrainingRun", run_at(1))
+    store.keep("Job", job)
+    store.keep("Pod", pod | {"spec": pod["spec"] | {"containers": [{"name": "trainer"}]}})
+    (kept,) = store.jobs(run_at(1))
+    assert kept["spec"] == {"suspend": True}
+    assert kept["metadata"] == {k: v for k, v in job["metadata"].items() if k != "managedFields"}
+    assert "template" in job["spec"], "what was given is the caller's"
+    (kept_pod,) = store.pods(run_at(1), kept)
+    assert kept_pod == pod
+
+
+def test_a_version_is_known_once_it_was_kept() -> None:
+    store, job = Store(), make_job(1)
+    job["metadata"]["resourceVersion"] = "9"
+    assert not store.knows("TrainingRun", run_at(9))
+    assert not store.knows("Job", job)
+    store.keep("TrainingRun", run_at(9))
+    store.keep("Job", job)
+    assert store.knows("TrainingRun", run_at(9))
+    assert store.knows("Job", job)
+    assert not store.knows("TrainingRun", run_at(10))
+    assert not store.knows("TrainingRun", run_at(9, uid="made since"))
