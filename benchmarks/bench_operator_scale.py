@@ -89,7 +89,7 @@ class Site:
         self.size = size
 
     async def apply_ours(self) -> Object:
-        """Apply all runs at once, until each has its Job and its status and the operator has nothing to do."""
+        """Apply all runs at once, until each has its Job and its status and the operator is idle."""
         before, started = await read_usage(self.client, self.operator), time.monotonic()
         await for_each(_runs("ours", OURS, self.size), self._create, WORKERS)
         applied = time.monotonic() - started
