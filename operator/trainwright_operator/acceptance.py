@@ -20,12 +20,12 @@ from trainwright_operator.cluster import (
 )
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
+from trainwright_operator.packed import controller_uid
 from trainwright_operator.plan import find_setting_problems, resolve_plan
 from trainwright_operator.recently import Recently
 from trainwright_operator.references import Reference, find_problems, required
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance
-from trainwright_operator.store import controller_uid
 
 Object = dict[str, Any]
 

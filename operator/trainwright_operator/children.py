@@ -9,8 +9,8 @@ from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.cluster import KINDS, AlreadyExistsError, Cluster
 from trainwright_operator.manifests import plan_config_map, trainer_access, workspace_claim
 from trainwright_operator.names import API_VERSION, PLAN_DIGEST_ANNOTATION, RUN_KIND
+from trainwright_operator.packed import controller_uid, find_controller
 from trainwright_operator.recently import Recently
-from trainwright_operator.store import controller_uid, find_controller
 
 Object = dict[str, Any]
 

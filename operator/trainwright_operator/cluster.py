@@ -32,6 +32,7 @@ TOKEN_SECONDS = (
     60  # a projected token is renewed by the kubelet long before it ends: read it again this often
 )
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+PAGE = 100  # objects in one answer; larger ones are the most memory the operator ever takes
 REQUESTS = 5  # of the same kind, where the API server asks to repeat it or could not be reached
 
 
@@ -78,7 +79,7 @@ KINDS = {
 
 
 class Listing(NamedTuple):
-    """All objects of a kind, as they were at one version of the API server's state."""
+    """Objects of a kind, as they were at one version of the API server's state."""
 
     items: list[Object]
     version: int
@@ -196,17 +197,23 @@ class Cluster:
         except NotFoundError:
             return None
 
-    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Listing:
-        """Return all objects of a kind, read page by page, and the version of the state they are from."""
-        items: list[Object] = []
-        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, selector: str = ""
+    ) -> AsyncIterator[Listing]:
+        """Yield all objects of a kind, page by page, each with the version of the state they are from."""
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:
             page = await self._request("GET", kind.path(namespace), query=query)
-            items += page["items"]
+            yield Listing(page["items"], int(page["metadata"]["resourceVersion"]))
             token = page["metadata"].get("continue")
             if not token:
-                return Listing(items, int(page["metadata"]["resourceVersion"]))
+                return
             query["continue"] = token
+
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> Listing:
+        """Return all objects of a kind at once; for few of them."""
+        pages = [page async for page in self.pages(kind, namespace, selector)]
+        return Listing([item for page in pages for item in page.items], pages[-1].version)
 
     async def create(self, body: Object) -> Object:
         """Create an object; one of its name makes this an `AlreadyExistsError`, never a merge."""

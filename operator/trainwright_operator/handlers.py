@@ -10,7 +10,7 @@ from typing import Any
 
 import kopf
 
-from trainwright_operator.cluster import JOBS, PODS, RUNS, Kind, Login
+from trainwright_operator.cluster import JOBS, PAGE, PODS, RUNS, Kind, Login
 from trainwright_operator.names import GROUP, RUN_LABEL, RUN_PLURAL, VERSION
 from trainwright_operator.queue import WorkQueue
 from trainwright_operator.store import Store
@@ -107,6 +107,7 @@ def make_kopf_settings() -> kopf.OperatorSettings:
     options.networking.request_timeout = 30
     options.persistence.diffbase_storage = _NoDiffs()
     options.queueing.idle_timeout = IDLE_SECONDS
+    options.watching.chunk_size = PAGE
     # A handler's own filter works on our side: without these every Pod of the cluster would be sent to us.
     options.watching.label_selectors["", "v1", "pods"] = RUN_LABEL
     options.watching.label_selectors["batch", "v1", "jobs"] = RUN_LABEL

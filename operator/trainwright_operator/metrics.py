@@ -116,7 +116,7 @@ class _Moment(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
-        phases = Tally((run.get("status") or {}).get("phase") or Phase.PENDING for run in self._store.runs())
+        phases = Tally(phase or Phase.PENDING for phase in self._store.phases())
         runs = GaugeMetricFamily("trainwright_runs", "Runs there are, by phase.", labels=["phase"])
         for phase in Phase:
             runs.add_metric([phase], phases[phase])

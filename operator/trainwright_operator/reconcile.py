@@ -12,11 +12,12 @@ from trainwright_operator.acceptance import Preparation, prepare
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, read_history
 from trainwright_operator.children import NameTakenError, access_to, create_child, create_children
-from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster
+from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster, Kind
 from trainwright_operator.events import announce
 from trainwright_operator.manifests import attempt_job
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason, job_name
+from trainwright_operator.packed import Packed, controller_uid, pack
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.recently import Recently
@@ -24,7 +25,7 @@ from trainwright_operator.retries import Action, Decision, decide
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance, Situation
 from trainwright_operator.status import compute_status, is_final, newest_ending
-from trainwright_operator.store import Store, controller_uid
+from trainwright_operator.store import Store
 
 Object = dict[str, Any]
 
@@ -162,16 +163,19 @@ class Reconciler:
         """Read everything anew; returns all keys it concerns. Covers watches that ended without a word."""
         keys: set[Key] = set()
         for kind, selector in ((RUNS, ""), (JOBS, RUN_LABEL), (PODS, RUN_LABEL)):
-            lists = [
-                await self.cluster.list(kind, namespace, selector)
-                for namespace in self.settings.namespaces or (None,)
-            ]
-            items = [item for found in lists for item in found.items]
-            for item in items:  # members of a list do not name their kind
-                item.setdefault("kind", kind.kind)
-                item.setdefault("apiVersion", kind.api_version)
-            keys |= self.store.replace(kind.kind, items, min(found.version for found in lists))
+            packed: list[Packed] = []
+            versions: list[int] = []
+            for namespace in self.settings.namespaces or (None,):
+                async for page in self.cluster.pages(kind, namespace, selector):
+                    packed += [pack(kind.kind, _typed(kind, item)) for item in page.items]
+                    versions.append(page.version)
+            keys |= self.store.replace(kind.kind, packed, min(versions))
         return keys
+
+
+def _typed(kind: Kind, item: Object) -> Object:
+    """Return a member of a list with the kind it does not name."""
+    return {"apiVersion": kind.api_version, "kind": kind.kind} | item
 
 
 def _others_part(run: Object) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from builders import RunBuilder, make_job, make_pod
 
+from trainwright_operator.packed import pack
 from trainwright_operator.queue import Key
 from trainwright_operator.store import Store
 
@@ -31,7 +32,7 @@ def test_a_watch_that_lags_does_not_take_back_what_was_written() -> None:
 def test_a_list_does_not_take_back_what_was_learned_while_it_was_read() -> None:
     store = Store()
     store.keep("TrainingRun", run_at(9, phase="Succeeded"))
-    assert store.replace("TrainingRun", [run_at(7, phase="Running")], 8) == {KEY}
+    assert store.replace("TrainingRun", [pack("TrainingRun", run_at(7, phase="Running"))], 8) == {KEY}
     assert store.run(KEY) == run_at(9, phase="Succeeded")
 
 
