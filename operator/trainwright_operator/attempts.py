@@ -129,13 +129,16 @@ class Observation:
 
 
 def read_history(observation: Observation) -> list[Attempt]:
-    """Return all attempts, oldest first: what the status records, completed by what is there now."""
+    """Return the attempts, oldest first: what the status records, completed by what is there now."""
     attempts = {
         attempt.number: attempt
         for attempt in map(Attempt.from_status, observation.status.get("attempts", ()))
     }
+    oldest = min(attempts, default=0)
     for name, job in observation.jobs.items():
         number = int(job["metadata"]["labels"].get(ATTEMPT_LABEL, 0))
+        if number < oldest:
+            continue  # ended, counted, and cut off from the status
         if name != job_name(observation.run["metadata"]["name"], number):
             continue  # a copy of one of our Jobs that somebody made under another name
         started = Attempt(

@@ -9,7 +9,7 @@ from trainwright_operator.attempts import Attempt
 from trainwright_operator.conditions import Condition, holds
 from trainwright_operator.names import TRAINER_CONTAINER, AttemptOutcome, ConditionType, Phase, Reason
 from trainwright_operator.reports import describe_waiting
-from trainwright_operator.retries import Action
+from trainwright_operator.retries import Action, count_failures
 from trainwright_operator.situation import Situation
 from trainwright_operator.times import parse_time
 
@@ -138,7 +138,7 @@ def _failed(situation: Situation, failed: bool, running: str) -> Condition:
     if not failed:
         return Condition(ConditionType.FAILED, False, Reason.NOT_REACHED, running)
     last = situation.attempts[-1]
-    count = sum(attempt.cause is last.cause for attempt in situation.attempts)
+    count = count_failures(situation.observation.status, situation.attempts)[str(last.cause)]
     times = f"{count} attempts failed" if count > 1 else f"attempt {last.number} failed"
     message = f"{times} for cause {last.cause}: {last.message}"
     return Condition(ConditionType.FAILED, True, _failure_reason(situation), message)

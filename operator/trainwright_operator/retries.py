@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -95,17 +96,26 @@ def _decide_retry(
         return Decision(Action.START, last.number + 1)
     # A request grants one attempt more; it does not give a spent budget back.
     budget = int(retry.get(BUDGET_FIELDS.get(cause, ""), BUDGETS[cause]))
-    failures = [attempt for attempt in attempts if attempt.cause is cause]
-    if 0 <= budget < len(failures):
+    failures = count_failures(observation.status, attempts)[cause]
+    if 0 <= budget < failures:
         return Decision(Action.FAIL, last.number, budget_spent=budget > 0)
     if cause is Cause.PREEMPTION:
         return Decision(Action.START, last.number + 1)
-    doublings = min(len(failures) - 1, MOST_DOUBLINGS)
+    doublings = min(failures - 1, MOST_DOUBLINGS)
     pause = min(timedelta(seconds=backoff_seconds) * 2**doublings, LONGEST_BACKOFF)
     left = (parse_time(last.end_time) + pause - observation.now).total_seconds()
     if left > 0:
         return Decision(Action.WAIT, last.number, wait_seconds=left)
     return Decision(Action.START, last.number + 1)
+
+
+def count_failures(status: Object, attempts: Sequence[Attempt]) -> Counter[str]:
+    """Return how many attempts failed for each cause, those included that the status no longer lists."""
+    counts: Counter[str] = Counter(status.get("failures", {}))
+    told = status.get("attempts", ()) if "failures" in status else ()
+    counted = {record["number"] for record in told if "outcome" in record}
+    counts.update(str(a.cause) for a in attempts if a.cause and a.number not in counted)
+    return counts
 
 
 def describe_failure(attempt: Attempt, ending: Ending) -> Object:

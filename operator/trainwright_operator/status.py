@@ -11,8 +11,9 @@ from trainwright_operator.conditions import holds, stamp
 from trainwright_operator.description import FINAL_PHASES, describe_run
 from trainwright_operator.names import TRAINER_CONTAINER, ConditionType, Phase, plan_name
 from trainwright_operator.reports import Ending, read_ending, read_live
-from trainwright_operator.retries import Action, describe_failure
+from trainwright_operator.retries import Action, count_failures, describe_failure
 from trainwright_operator.situation import Situation
+from trainwright_operator.size import fit
 from trainwright_operator.times import format_time
 
 Object = dict[str, Any]
@@ -55,6 +56,7 @@ def compute_status(situation: Situation) -> Object:
         "plan": plan if digest else before.get("plan"),
         "attempt": last.number if last else 0,
         "attempts": [attempt.to_status() for attempt in attempts[-KEPT:]],
+        "failures": dict(sorted(count_failures(before, attempts).items())) or None,
         "currentPod": _current_pod(observation, last) or before.get("currentPod"),
         "retryRequest": (last.retry_request if last else "") or before.get("retryRequest"),
         "startTime": attempts[0].start_time if attempts else None,
@@ -64,7 +66,7 @@ def compute_status(situation: Situation) -> Object:
     status |= _results(before, report)
     if phase is Phase.FAILED and last:
         status["failure"] = describe_failure(last, ending)
-    return {key: value for key, value in status.items() if value is not None}
+    return fit({key: value for key, value in status.items() if value is not None})
 
 
 def compute_phase(situation: Situation) -> Phase:

@@ -134,6 +134,11 @@ class TrainingRunStatus(Observed):
     attempts: Annotated[
         tuple[Attempt, ...], Field(max_length=10, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = Field(default=(), description="The ten newest attempts; the newest is the last.")
+    failures: dict[Cause, int] = Field(
+        default={},
+        max_length=16,
+        description="How many attempts failed for each cause, of all there were: budgets are counted by it.",
+    )
     failure: Failure | None = None
     current_pod: CurrentPod | None = None
     retry_request: ShortText | None = Field(

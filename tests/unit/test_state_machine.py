@@ -1,0 +1,601 @@
+"""Whatever happens to a run's Job and pods, to the operator and to its writes: the run keeps its promises.
+
+The real reconciler works against a small API server in memory; Hypothesis lets things happen in any order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from builders import RunBuilder, make_failure, make_report, make_success, terminated
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from trainwright.contract import TERMINATION_MESSAGE_BYTES, Cause, ExitCode, RunReport, Stage
+from trainwright_operator.api import TrainingRunStatus
+from trainwright_operator.attempts import KEPT
+from trainwright_operator.children import OwnerGoneError
+from trainwright_operator.cluster import AlreadyExistsError, ApiError, Cluster, Kind, Listing
+from trainwright_operator.names import (
+    ATTEMPT_LABEL,
+    RETRY_REQUEST_ANNOTATION,
+    RUN_LABEL,
+    ConditionType,
+    job_name,
+)
+from trainwright_operator.packed import controller_uid
+from trainwright_operator.queue import Key
+from trainwright_operator.reconcile import Reconciler
+from trainwright_operator.retries import BUDGET_FIELDS, BUDGETS
+from trainwright_operator.settings import OperatorSettings, TrainerSettings
+from trainwright_operator.store import Store
+from trainwright_operator.times import format_time, parse_time
+
+Object = dict[str, Any]
+
+RUN, NAMESPACE = "parts-1", "ml"
+KEY = Key(NAMESPACE, RUN)
+SETTINGS = OperatorSettings(trainer=TrainerSettings(image="registry.example/trainer:test"))
+MOST_STATUS_BYTES = 16 * 1024
+WATCHED = ("TrainingRun", "Job", "Pod")
+ENDED = ("Succeeded", "Failed")
+
+
+class World:
+    """An API server in memory: versions, uids, a watch for each kind, and writes that can fail."""
+
+    def __init__(self, run: Object) -> None:
+        self.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        self.version = 0
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.events: dict[str, list[Object]] = {kind: [] for kind in WATCHED}
+        self.writes = 0
+        self.fault: tuple[int, str] | None = (
+            None  # so many writes from now one fails, before or after its work
+        )
+        self.fenced = True
+        self.on_job: Callable[[Object], None] = lambda _: None
+        self.on_status: Callable[[Object, Object], None] = lambda *_: None
+        self.store(run)
+
+    # What tests do to it.
+
+    def store(self, item: Object) -> None:
+        self.version += 1
+        item["metadata"] |= {"resourceVersion": str(self.version)}
+        item["metadata"].setdefault("uid", f"uid-{self.version}")
+        item["metadata"].setdefault("creationTimestamp", format_time(self.now))
+        self.objects[item["kind"], item["metadata"]["name"]] = item
+        self._tell("MODIFIED", item)
+
+    def remove(self, item: Object) -> None:
+        self.version += 1
+        item["metadata"] |= {"resourceVersion": str(self.version)}
+        del self.objects[item["kind"], item["metadata"]["name"]]
+        self._tell("DELETED", item)
+
+    def all(self, kind: str) -> list[Object]:
+        return [item for (kind_, _), item in self.objects.items() if kind_ == kind]
+
+    def pods_of(self, job: Object) -> list[Object]:
+        return [pod for pod in self.all("Pod") if controller_uid(pod) == job["metadata"]["uid"]]
+
+    def collect(self) -> None:
+        """Do what the garbage collector does: a Job deleted in the foreground goes when its pods are gone."""
+        for job in self.all("Job"):
+            if job["metadata"].get("deletionTimestamp") and not self.pods_of(job):
+                self.remove(job)
+
+    def _tell(self, type_: str, item: Object) -> None:
+        if item["kind"] in self.events:
+            self.events[item["kind"]].append({"type": type_, "object": copy.deepcopy(item)})
+
+    # What the operator asks of it.
+
+    async def get(self, kind: Kind, _: str | None, name: str) -> Object | None:
+        if kind.kind.startswith("ValidatingAdmissionPolicy"):
+            return {} if self.fenced else None
+        return copy.deepcopy(self.objects.get((kind.kind, name)))
+
+    async def list(self, kind: Kind, _: str | None = None, selector: str = "") -> Listing:
+        wanted = dict(part.partition("=")[::2] for part in selector.split(",") if part)
+        items = []
+        for item in self.all(kind.kind):
+            labels = item["metadata"].get("labels", {})
+            if all(key in labels and value in ("", labels[key]) for key, value in wanted.items()):
+                items.append(copy.deepcopy(item))
+        return Listing(items, self.version)
+
+    async def pages(self, kind: Kind, _: str | None = None, selector: str = "") -> AsyncIterator[Listing]:
+        yield await self.list(kind, None, selector)
+
+    async def create(self, body: Object) -> Object:
+        if body["kind"] == "Event":
+            return body
+
+        def work() -> Object:
+            if (body["kind"], body["metadata"]["name"]) in self.objects:
+                raise AlreadyExistsError(409, "AlreadyExists", body["metadata"]["name"])
+            if body["kind"] == "Job":
+                self.on_job(body)
+            self.store(copy.deepcopy(body))
+            return copy.deepcopy(self.objects[body["kind"], body["metadata"]["name"]])
+
+        return self._write(body["kind"], work)
+
+    async def delete(self, kind: Kind, _: str, name: str, uid: str) -> None:
+        def work() -> None:
+            item = self.objects.get((kind.kind, name))
+            if item is None or item["metadata"]["uid"] != uid:
+                return
+            item["metadata"]["deletionTimestamp"] = format_time(self.now)
+            self.store(item)
+            for pod in self.pods_of(item):
+                pod["metadata"]["deletionTimestamp"] = format_time(self.now)
+                self.store(pod)
+            self.collect()
+
+        self._write("deletion", work)
+
+    async def apply_status(self, run: Object, status: Object) -> Object:
+        def work() -> Object:
+            there = self.objects["TrainingRun", run["metadata"]["name"]]
+            assert there["metadata"]["uid"] == run["metadata"]["uid"]
+            before = there.get("status", {})
+            self.on_status({k: v for k, v in before.items() if k != "trainer"}, status)
+            trainer = {"trainer": before["trainer"]} if "trainer" in before else {}
+            there["status"] = {**copy.deepcopy(status), **trainer}
+            self.store(there)
+            return copy.deepcopy(there)
+
+        return self._write("status", work)
+
+    def _write(self, what: str, work: Callable[[], Any]) -> Any:
+        self.writes += 1
+        when = self.fault[1] if self.fault and self.fault[0] == what else ""
+        self.fault = None if when else self.fault
+        if when == "refused":
+            raise ApiError(403, "Forbidden", "exceeded quota")
+        if when == "before":
+            raise ApiError(0, "Unreachable", "connection refused")
+        answer = work()
+        if when == "after":
+            raise ApiError(0, "Unreachable", "connection lost")
+        return answer
+
+
+MESSAGES = st.sampled_from(["it broke", "x" * 2048, "ї" * 700, '"' * 900])
+EXITS = st.sampled_from([*ExitCode, 137, 143, 1, 139])
+
+
+class RunLife(RuleBasedStateMachine):
+    """A run, its Job, its pods, the operator: each rule is one thing that happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.Runner()
+        self.requests = 0
+        self.recorded: dict[int, Object] = {}  # ended attempts, by number, as they were first written
+        self.counts: Counter[str] = Counter()
+        self.finished: str | None = None  # Succeeded or Cancelled, once it was written
+        self.failed_for: str | None = None  # the retryRequest that was granted when the run failed
+        self.stamps: dict[str, tuple[str, str]] = {}
+
+    @initialize(
+        retry=st.sampled_from([{}, {"infrastructure": 1, "outOfMemory": 0, "publishing": 2, "unknown": 0}]),
+        long=st.booleans(),
+        fenced=st.booleans(),
+    )
+    def begin(self, retry: dict[str, int], long: bool, fenced: bool) -> None:
+        self.retry = retry
+        self.node = "n" * 253 if long else "node-a"
+        self.image = "i" * 600 if long else "trainer:1"
+        body = copy.deepcopy(RunBuilder(RUN, NAMESPACE).spec(retry=retry).build())
+        self.world = World(body)
+        self.world.fenced = fenced
+        self.world.on_job, self.world.on_status = self.check_job, self.check_status
+        self.restart()
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "world"):
+                self.see_it_end()
+        finally:
+            self.loop.close()
+
+    # --- the operator ----------------------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        """The operator is killed and started again: it knows nothing but what it lists."""
+        self.operator = Reconciler(cast(Cluster, self.world), Store(), SETTINGS, clock=lambda: self.world.now)
+        self.relist()
+
+    @rule()
+    def relist(self) -> None:
+        self.loop.run(self.operator.relist())
+
+    @rule(kind=st.sampled_from(WATCHED), count=st.integers(1, 9))
+    def hear(self, kind: str, count: int) -> None:
+        """One watch delivers some of what happened; the others lag behind."""
+        for event in self.world.events[kind][:count]:
+            store = self.operator.store
+            (store.forget if event["type"] == "DELETED" else store.keep)(kind, event["object"])
+        del self.world.events[kind][:count]
+
+    def hear_all(self) -> None:
+        for kind in WATCHED:
+            self.hear(kind, len(self.world.events[kind]))
+
+    @rule()
+    def reconcile(self) -> None:
+        try:
+            self.loop.run(self.operator.reconcile(KEY))
+        except (ApiError, OwnerGoneError):
+            return  # the queue repeats it
+
+    @rule()
+    def reconcile_to_rest(self) -> None:
+        """With all heard a few calls are enough, and then nothing is written any more."""
+        self.world.fault = None
+        for _ in range(4):
+            self.hear_all()
+            self.reconcile()
+        self.hear_all()
+        writes = self.world.writes
+        self.reconcile()
+        if self.world.fenced and not self.deleting():
+            assert self.world.writes == writes, "the same observation gave another status"
+
+    @rule(
+        what=st.sampled_from(["ConfigMap", "Job", "status", "deletion"]),
+        when=st.sampled_from(["before", "after", "refused"]),
+    )
+    def lose_a_write(self, what: str, when: str) -> None:
+        self.world.fault = (what, when)
+
+    # --- the user and the platform ------------------------------------------------------------------------
+
+    def edit(self, **spec: Any) -> None:
+        self.run["spec"] |= spec
+        self.run["metadata"]["generation"] += 1
+        self.world.store(self.run)
+
+    @property
+    def run(self) -> Object:
+        return self.world.objects["TrainingRun", RUN]
+
+    @rule(suspend=st.booleans())
+    def suspend(self, suspend: bool) -> None:
+        self.edit(suspend=suspend)
+
+    @rule(cancel=st.booleans(), sure=st.integers(0, 3))
+    def cancel(self, cancel: bool, sure: int) -> None:
+        if sure == 0:  # else most lives would end early
+            self.edit(cancel=cancel)
+
+    @rule(new=st.booleans())
+    def request_a_retry(self, new: bool) -> None:
+        self.requests += new
+        self.edit(retryRequest=f"again-{self.requests}" if self.requests else "")
+
+    @rule(fenced=st.booleans())
+    def change_the_policy(self, fenced: bool) -> None:
+        self.world.fenced = fenced
+
+    @rule(seconds=st.sampled_from([1, 30, 600]))
+    def wait(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+
+    # --- Jobs and pods ------------------------------------------------------------------------------------
+
+    @property
+    def job(self) -> Object | None:
+        """The newest Job that has not ended."""
+        jobs = [job for job in self.world.all("Job") if not job.get("status", {}).get("conditions")]
+        return jobs[-1] if jobs else None
+
+    @property
+    def pod(self) -> Object | None:
+        """The newest pod that has not ended."""
+        live = [pod for pod in self.world.all("Pod") if pod["status"]["phase"] not in ENDED]
+        return live[-1] if live else None
+
+    def deleting(self) -> bool:
+        return any(job["metadata"].get("deletionTimestamp") for job in self.world.all("Job"))
+
+    @precondition(lambda self: self.job is not None)
+    @rule()
+    def job_makes_its_pod(self) -> None:
+        job = self.job
+        assert job is not None
+        if job["metadata"].get("deletionTimestamp") or self.world.pods_of(job):
+            return
+        labels = job["metadata"]["labels"]
+        self.world.store(
+            {
+                "kind": "Pod",
+                "metadata": {
+                    "name": f"{job['metadata']['name']}-{self.world.version}",
+                    "namespace": NAMESPACE,
+                    "labels": {RUN_LABEL: RUN, ATTEMPT_LABEL: labels[ATTEMPT_LABEL]},
+                    "ownerReferences": [{"uid": job["metadata"]["uid"], "controller": True}],
+                },
+                "spec": {},
+                "status": {"phase": "Pending"},
+            }
+        )
+
+    @precondition(lambda self: self.pod is not None)
+    @rule()
+    def pod_starts(self) -> None:
+        pod = self.pod
+        assert pod is not None
+        pod["spec"]["nodeName"] = self.node
+        pod["status"]["phase"] = "Running"
+        self.world.store(pod)
+
+    @precondition(lambda self: self.pod is not None)
+    @rule(stages=st.integers(0, len(Stage)), metrics=st.integers(0, 32))
+    def pod_reports(self, stages: int, metrics: int) -> None:
+        pod = self.pod
+        assert pod is not None
+        done = dict.fromkeys(list(Stage)[:stages], 2.0)
+        values = {f"metric-{number}-of-the-test-split": 0.123456789 for number in range(metrics)}
+        self.report(pod, make_report(self.number(pod), finished_stages=done, metrics=values))
+
+    def report(self, pod: Object, report: RunReport) -> None:
+        """Write a pod's report as the fence lets it: the run's current pod only."""
+        text = report.to_json()
+        current = self.run.get("status", {}).get("currentPod", {})
+        if current.get("uid") == pod["metadata"]["uid"] and len(text) <= TERMINATION_MESSAGE_BYTES:
+            self.run["status"]["trainer"] = json.loads(text)
+            self.world.store(self.run)
+
+    @staticmethod
+    def number(pod: Object) -> int:
+        return int(pod["metadata"]["labels"][ATTEMPT_LABEL])
+
+    @precondition(lambda self: self.pod is not None)
+    @rule(exit_code=EXITS, told=st.booleans(), live=st.booleans(), message=MESSAGES, killed=st.booleans())
+    def pod_fails(self, exit_code: int, told: bool, live: bool, message: str, killed: bool) -> None:
+        pod = self.pod
+        assert pod is not None
+        if exit_code == ExitCode.SUCCESS:
+            self.end(pod, 0, make_success(self.number(pod)), live)
+            return
+        word = make_failure(self.number(pod), Cause.UNKNOWN, exit_code, message) if told else None
+        reason = "OOMKilled" if killed and exit_code == 137 else "Error"
+        self.end(pod, exit_code, word, live, reason=reason, log=message)
+
+    @precondition(lambda self: self.pod is not None)
+    @rule(live=st.booleans())
+    def pod_succeeds(self, live: bool) -> None:
+        pod = self.pod
+        assert pod is not None
+        self.end(pod, 0, make_success(self.number(pod)), live)
+
+    def end(
+        self,
+        pod: Object,
+        code: int,
+        word: RunReport | None,
+        live: bool,
+        *,
+        reason: str = "Error",
+        log: str = "",
+    ) -> None:
+        if word and live:
+            self.report(pod, word)
+        last = word.to_json() if word else log[:TERMINATION_MESSAGE_BYTES]
+        pod["status"]["phase"] = "Succeeded" if code == 0 else "Failed"
+        pod["status"]["containerStatuses"] = terminated(code, last, reason)
+        pod["status"]["containerStatuses"][0]["imageID"] = self.image
+        self.leave(pod)
+
+    @precondition(lambda self: self.pod is not None)
+    @rule()
+    def pod_is_evicted(self) -> None:
+        pod = self.pod
+        assert pod is not None
+        pod["status"] |= {
+            "phase": "Failed",
+            "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }
+        self.leave(pod)
+
+    def leave(self, pod: Object) -> None:
+        """A pod that ended stays, unless it was being deleted."""
+        self.world.store(pod)
+        if pod["metadata"].get("deletionTimestamp"):
+            self.world.remove(pod)
+            self.world.collect()
+
+    @precondition(lambda self: self.world.all("Pod"))
+    @rule(data=st.data())
+    def pod_vanishes(self, data: st.DataObject) -> None:
+        self.world.remove(data.draw(st.sampled_from(self.world.all("Pod"))))
+        self.world.collect()
+
+    @precondition(lambda self: self.job is not None)
+    @rule()
+    def job_ends_with_its_pod(self) -> None:
+        job = self.job
+        assert job is not None
+        for pod in self.world.pods_of(job):
+            if pod["status"]["phase"] in ENDED:
+                self.end_job(job, "Complete" if pod["status"]["phase"] == "Succeeded" else "Failed")
+
+    @precondition(lambda self: self.job is not None)
+    @rule()
+    def job_ends_without_a_pod(self) -> None:
+        job = self.job
+        assert job is not None
+        if not self.world.pods_of(job):
+            self.end_job(job, "Failed")
+
+    def end_job(self, job: Object, type_: str) -> None:
+        now = format_time(self.world.now)
+        job["status"] = {"conditions": [{"type": type_, "status": "True", "lastTransitionTime": now}]}
+        self.world.store(job)
+
+    @precondition(lambda self: self.world.all("Job"))
+    @rule(data=st.data())
+    def job_is_deleted(self, data: st.DataObject) -> None:
+        """Somebody deletes a Job in the background: its pod goes a grace period later."""
+        job = data.draw(st.sampled_from(self.world.all("Job")))
+        self.world.remove(job)
+        for pod in self.world.pods_of(job):
+            pod["metadata"]["deletionTimestamp"] = format_time(self.world.now)
+            self.leave(pod) if pod["status"]["phase"] in ENDED else self.world.store(pod)
+
+    @rule()
+    def children_of_a_finished_run_vanish(self) -> None:
+        if self.phase in ("Succeeded", "Failed", "Cancelled"):
+            for item in (*self.world.all("Job"), *self.world.all("Pod")):
+                self.world.remove(item)
+
+    @rule()
+    def get_going(self) -> None:
+        """For a while all is well: the next pod comes to run, and the status says so."""
+        self.world.fenced = True
+        self.wait(600)
+        self.reconcile_to_rest()
+        if self.job:
+            self.job_makes_its_pod()
+        if self.pod:
+            self.pod_starts()
+        self.reconcile_to_rest()
+
+    @rule(times=st.integers(1, KEPT + 2), exit_code=EXITS, message=MESSAGES)
+    def attempts_go_by(self, times: int, exit_code: int, message: str) -> None:
+        """Attempts end the same way again and again, and nothing else happens meanwhile."""
+        for _ in range(times):
+            self.get_going()
+            if self.pod and exit_code:
+                self.pod_fails(exit_code, True, True, message, False)
+            elif self.pod:
+                self.pod_is_evicted()
+            if self.job:
+                self.job_ends_with_its_pod()
+
+    # --- promises ------------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        return str(self.run.get("status", {}).get("phase", ""))
+
+    @property
+    def newest(self) -> int:
+        return int(self.run.get("status", {}).get("attempt", 0))
+
+    def check_job(self, job: Object) -> None:
+        """What must hold when a Job is made."""
+        assert self.finished is None, f"an attempt after {self.finished}"
+        live = [p["metadata"]["name"] for p in self.world.all("Pod") if p["status"]["phase"] not in ENDED]
+        assert live == [], "a pod of a former attempt still runs"
+        unfinished = [j for j in self.world.all("Job") if not j.get("status", {}).get("conditions")]
+        assert unfinished == [], "two Jobs at a time"
+        number = int(job["metadata"]["labels"][ATTEMPT_LABEL])
+        assert job["metadata"]["name"] == job_name(RUN, number)
+        assert number > max(self.recorded, default=0)
+        before = self.recorded.get(number - 1, {})
+        requested = job["metadata"]["annotations"].get(RETRY_REQUEST_ANNOTATION, "")
+        if not before or before["outcome"] != "Failed" or requested != before.get("retryRequest", ""):
+            return
+        cause = Cause(before["cause"])
+        budget = self.retry.get(BUDGET_FIELDS.get(cause, ""), BUDGETS[cause])
+        assert budget < 0 or self.counts[cause] <= budget, f"budget {budget} of {cause} is overdrawn"
+
+    def check_status(self, before: Object, status: Object) -> None:
+        """What must hold when a status is written."""
+        assert self.run["metadata"].keys().isdisjoint({"finalizers", "annotations"})
+        self.check_form(status)
+        self.check_conditions(status)
+        assert status["attempt"] >= before.get("attempt", 0)
+        numbers = [attempt["number"] for attempt in status["attempts"]]
+        assert numbers == sorted(set(numbers))
+        open_ = [attempt["number"] for attempt in status["attempts"] if "outcome" not in attempt]
+        assert open_ in ([], [status["attempt"]])
+        for attempt in status["attempts"]:
+            if "outcome" in attempt:
+                self.check_record(attempt)
+        phase, old = status["phase"], before.get("phase")
+        assert self.finished in (None, phase)
+        if old == "Failed" and phase != "Failed":
+            request = self.run["spec"].get("retryRequest", "")
+            assert request not in ("", self.failed_for), "Failed was left without a new retryRequest"
+        if phase == "Failed":
+            self.failed_for = status.get("retryRequest", "")
+        if phase in ("Succeeded", "Cancelled"):
+            self.finished = phase
+        assert ("completionTime" in status) == (phase in ("Succeeded", "Failed", "Cancelled"))
+
+    def check_form(self, status: Object) -> None:
+        model = TrainingRunStatus.model_validate(status)
+        known = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        assert known.keys() == status.keys()
+        size = len(json.dumps(status, ensure_ascii=False, separators=(",", ":")).encode())
+        assert size + TERMINATION_MESSAGE_BYTES < MOST_STATUS_BYTES, f"a status of {size} bytes"
+
+    def check_conditions(self, status: Object) -> None:
+        stated = {condition["type"]: condition for condition in status["conditions"]}
+        assert list(stated) == list(ConditionType)
+        kstatus = [
+            type_ for type_ in ("Ready", "Reconciling", "Stalled") if stated[type_]["status"] == "True"
+        ]
+        assert len(kstatus) == 1
+        ends = {type_ for type_ in ("Succeeded", "Failed", "Suspended") if stated[type_]["status"] == "True"}
+        assert ends == {status["phase"]} & {"Succeeded", "Failed", "Suspended"}
+        for type_, condition in stated.items():
+            now = (condition["status"], condition["lastTransitionTime"])
+            old = self.stamps.get(type_, ("", ""))
+            assert (now[0] == old[0]) == (now[1] == old[1]) or (now[0] != old[0])
+            if now[0] == old[0]:
+                assert now[1] == old[1], f"{type_} did not change, but its time did"
+            else:
+                assert parse_time(now[1]) == self.world.now.replace(microsecond=0)
+            self.stamps[type_] = now
+
+    def check_record(self, attempt: Object) -> None:
+        """An attempt that ended once ended so for good."""
+        known = self.recorded.setdefault(attempt["number"], attempt)
+        assert (known["outcome"], known.get("cause")) == (attempt["outcome"], attempt.get("cause"))
+        if known is attempt and attempt["outcome"] == "Failed":
+            self.counts[attempt["cause"]] += 1
+
+    def see_it_end(self) -> None:
+        """When all goes well from here on, a run gets to an end: nothing waits for ever."""
+        self.edit(suspend=False)
+        for _ in range(40):
+            if self.phase in ("Succeeded", "Cancelled"):
+                return
+            asked = self.phase == "Failed"
+            if asked:
+                self.request_a_retry(new=True)
+            self.get_going()
+            assert not (asked and self.phase == "Failed"), "a new retryRequest gave no attempt"
+            while self.pod:
+                self.pod_succeeds(live=True)
+            if self.job:
+                self.job_ends_with_its_pod()
+            self.reconcile_to_rest()
+        raise AssertionError(f"the run is still {self.phase}")
+
+
+RunLife.TestCase.settings = settings(
+    max_examples=80,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestRunLife = RunLife.TestCase
