@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from builders import make_failure, make_success
-from installation import find_kubectl, install, sample_run
+from installation import find_kubectl, install
 from operator_process import OperatorProcess
+from run_bench import RUNS, UNSCHEDULED, Bench
 
-from trainwright.contract import Cause, ExitCode, RunPlan, RunReport
+from trainwright.contract import Cause, ExitCode, RunPlan
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from trainwright_devstack.controlplane import ControlPlane
 
 Object = dict[str, Any]
-RUNS = ("trainwright.dev", "v1alpha1")
-UNSCHEDULED = {"gpus": 0, "schedulerName": "nobody"}
 
 
 @pytest.fixture(scope="module")
@@ -37,102 +35,6 @@ def operator(
     operator = OperatorProcess(tmp_path_factory.mktemp("operator"), control_plane, kube).start()
     yield operator
     assert operator.stop() == 0, operator.log.read_text()
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A namespace in which runs are made, watched and ended."""
-
-    kube: client.ApiClient
-    namespace: str
-
-    @property
-    def core(self) -> client.CoreV1Api:
-        from kubernetes import client
-
-        return client.CoreV1Api(self.kube)
-
-    @property
-    def batch(self) -> client.BatchV1Api:
-        from kubernetes import client
-
-        return client.BatchV1Api(self.kube)
-
-    @property
-    def runs(self) -> client.CustomObjectsApi:
-        from kubernetes import client
-
-        return client.CustomObjectsApi(self.kube)
-
-    def create(self, name: str = "run", **spec: Any) -> None:
-        """Create a run whose pods no scheduler takes."""
-        body = sample_run(name, self.namespace, **{"compute": UNSCHEDULED, **spec})
-        self.runs.create_namespaced_custom_object(*RUNS, self.namespace, "trainingruns", body)
-
-    def patch(self, name: str = "run", **spec: Any) -> None:
-        """Change fields of a run's spec."""
-        self.runs.patch_namespaced_custom_object(
-            *RUNS,
-            self.namespace,
-            "trainingruns",
-            name,
-            {"spec": spec},
-            _content_type="application/merge-patch+json",
-        )
-
-    def get(self, name: str = "run") -> Object:
-        """Return the run."""
-        found: Object = self.runs.get_namespaced_custom_object(*RUNS, self.namespace, "trainingruns", name)
-        return found
-
-    def wait(self, reached: Callable[[Object], bool], name: str = "run", seconds: float = 20) -> Object:
-        """Return the run's status as soon as it is as wanted."""
-        deadline = time.monotonic() + seconds
-        while True:
-            status: Object = self.get(name).get("status", {})
-            if status and reached(status):
-                return status
-            assert time.monotonic() < deadline, status
-            time.sleep(0.05)
-
-    def wait_for_phase(self, phase: str, name: str = "run") -> Object:
-        """Return the status once the run is in a phase."""
-        return self.wait(lambda status: status.get("phase") == phase, name)
-
-    def wait_for_pod(self, attempt: int, name: str = "run") -> str:
-        """Return the name of the attempt's pod once the run names it as the one that may report."""
-        job = f"{name}-{attempt}"
-        status = self.wait(
-            lambda status: status.get("currentPod", {}).get("name", "").startswith(f"{job}-"), name
-        )
-        pod: str = status["currentPod"]["name"]
-        return pod
-
-    def end_pod(
-        self, pod: str, exit_code: int, report: RunReport | None = None, reason: str = "Error"
-    ) -> None:
-        """Tell the API server, as a kubelet would, that a pod ended."""
-        terminated = {
-            "exitCode": exit_code,
-            "reason": "Completed" if exit_code == 0 else reason,
-            "message": report.to_json() if report else "",
-            "startedAt": "2026-01-02T03:04:05Z",
-            "finishedAt": "2026-01-02T03:05:05Z",
-        }
-        status = {
-            "phase": "Succeeded" if exit_code == 0 else "Failed",
-            "containerStatuses": [
-                {
-                    "name": "trainer",
-                    "image": "trainer:test",
-                    "imageID": "",
-                    "ready": False,
-                    "restartCount": 0,
-                    "state": {"terminated": terminated},
-                }
-            ],
-        }
-        self.core.patch_namespaced_pod_status(pod, self.namespace, {"status": status})
 
 
 @pytest.fixture
