@@ -31,16 +31,10 @@ MESSAGE_CHARACTERS = 200
 """Of an attempt's message are kept so many in the status; the last one's is in `status.failure` in full."""
 
 EXIT_CAUSES: Mapping[int, Cause] = {
-    ExitCode.CONFIGURATION: Cause.CONFIGURATION,
-    ExitCode.DATA: Cause.DATA,
-    ExitCode.PUBLISHING: Cause.PUBLISHING,
-    ExitCode.INTERNAL: Cause.INTERNAL,
-    ExitCode.OUT_OF_MEMORY: Cause.OUT_OF_MEMORY,
-    ExitCode.TEMPORARY: Cause.INFRASTRUCTURE,
-    ExitCode.PREEMPTED: Cause.PREEMPTION,
-    ExitCode.SUPERSEDED: Cause.SUPERSEDED,
-    128 + 15: Cause.PREEMPTION,  # ended by SIGTERM before the trainer could answer it
-    128 + 9: Cause.INFRASTRUCTURE,  # killed from outside; the kernel's memory killer is told apart before
+    **{code: Cause[code.name] for code in ExitCode if code is not ExitCode.SUCCESS},
+    128 + 7: Cause.SHM_EXHAUSTED,  # SIGBUS: a page of /dev/shm could not be had
+    128 + 15: Cause.PREEMPTED,  # ended by SIGTERM before the trainer could answer it
+    128 + 9: Cause.KILLED,  # killed from outside; the kernel's memory killer is told apart before
 }
 
 
@@ -195,7 +189,7 @@ def _end_without_job(attempt: Attempt, ending: Ending, observation: Observation)
     return replace(
         attempt,
         outcome=AttemptOutcome.FAILED,
-        cause=told.cause if told else Cause.INFRASTRUCTURE,
+        cause=told.cause if told else Cause.KILLED,
         end_time=end_time,
         message=(told and told.message) or f"the Job {attempt.job} was deleted",
     )
@@ -219,11 +213,11 @@ def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: 
 def classify(ending: Ending) -> Cause:
     """Return why a pod ended without success; facts of the cluster count more than the pod's own word."""
     if ending.disrupted:
-        return Cause.PREEMPTION
+        return Cause.PREEMPTED
     if ending.out_of_memory:
-        return Cause.OUT_OF_MEMORY
+        return Cause.HOST_OOM
     if ending.exit_code is None:
-        return ending.failure.cause if ending.failure else Cause.INFRASTRUCTURE
+        return ending.failure.cause if ending.failure else Cause.KILLED
     return EXIT_CAUSES.get(ending.exit_code, Cause.UNKNOWN)
 
 

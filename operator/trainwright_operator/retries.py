@@ -22,11 +22,21 @@ LONGEST_BACKOFF = timedelta(minutes=6)
 MOST_DOUBLINGS = 16  # of the pause; an unlimited budget would otherwise make a time that can't be held
 
 BUDGETS: Mapping[Cause, int] = {
-    Cause.CONFIGURATION: 0,
+    Cause.USER_CONFIG: 0,
     Cause.DATA: 0,
-    Cause.OUT_OF_MEMORY: 2,
-    Cause.PREEMPTION: -1,
-    Cause.INFRASTRUCTURE: 3,
+    Cause.NAN: 0,
+    Cause.SHM_EXHAUSTED: 2,
+    Cause.HOST_OOM: 2,
+    Cause.CUDA_OOM: 2,
+    Cause.HANG: 1,
+    Cause.GPU_FAULT: 3,
+    Cause.PREEMPTED: -1,
+    Cause.NODE_LOST: 3,
+    Cause.STORAGE: 3,
+    Cause.NETWORK: 3,
+    Cause.IMAGE_PULL: 3,
+    Cause.UNSCHEDULABLE: 0,
+    Cause.KILLED: 3,
     Cause.PUBLISHING: 5,
     Cause.SUPERSEDED: 3,
     Cause.INTERNAL: 1,
@@ -35,9 +45,17 @@ BUDGETS: Mapping[Cause, int] = {
 """Built-in number of further attempts after one failed for this cause; -1 is no limit."""
 
 BUDGET_FIELDS: Mapping[Cause, str] = {
-    Cause.OUT_OF_MEMORY: "outOfMemory",
-    Cause.PREEMPTION: "preemption",
-    Cause.INFRASTRUCTURE: "infrastructure",
+    Cause.SHM_EXHAUSTED: "outOfMemory",
+    Cause.HOST_OOM: "outOfMemory",
+    Cause.CUDA_OOM: "outOfMemory",
+    Cause.HANG: "hang",
+    Cause.GPU_FAULT: "infrastructure",
+    Cause.PREEMPTED: "preemption",
+    Cause.NODE_LOST: "infrastructure",
+    Cause.STORAGE: "infrastructure",
+    Cause.NETWORK: "infrastructure",
+    Cause.IMAGE_PULL: "infrastructure",
+    Cause.KILLED: "infrastructure",
     Cause.SUPERSEDED: "infrastructure",
     Cause.PUBLISHING: "publishing",
     Cause.INTERNAL: "unknown",
@@ -99,7 +117,7 @@ def _decide_retry(
     failures = count_failures(observation.status, attempts)[cause]
     if 0 <= budget < failures:
         return Decision(Action.FAIL, last.number, budget_spent=budget > 0)
-    if cause is Cause.PREEMPTION:
+    if cause is Cause.PREEMPTED:
         return Decision(Action.START, last.number + 1)
     doublings = min(failures - 1, MOST_DOUBLINGS)
     pause = min(timedelta(seconds=backoff_seconds) * 2**doublings, LONGEST_BACKOFF)
@@ -134,11 +152,17 @@ def describe_failure(attempt: Attempt, ending: Ending) -> Object:
 
 
 HINTS: Mapping[Cause, str] = {
-    Cause.OUT_OF_MEMORY: (
-        "lower training.batchSize or training.imageSize, or raise compute.resources.limits.memory"
-    ),
-    Cause.INFRASTRUCTURE: (
-        "look at the events of the run's pods and nodes, then set spec.retryRequest to a new value"
-    ),
+    Cause.NAN: "lower training.learningRate, or set training.mixedPrecision to false: another run",
+    Cause.SHM_EXHAUSTED: "raise compute.sharedMemory and the memory limit, or lower training.workers",
+    Cause.HOST_OOM: "raise compute.resources.limits.memory, or lower training.workers or training.batchSize",
+    Cause.CUDA_OOM: "lower training.batchSize or training.imageSize, or choose a GPU with more memory",
+    Cause.HANG: "look at the log tail for what it waits on: a GPU, a volume or a server",
+    Cause.GPU_FAULT: "look at the GPU and the driver of the node, then set spec.retryRequest to a new value",
+    Cause.NODE_LOST: "look at the node, then set spec.retryRequest to a new value",
+    Cause.STORAGE: "look at the volumes; a full workspace needs another run with a larger compute.workspace",
+    Cause.NETWORK: "look whether the server that the message names answers, then set spec.retryRequest",
+    Cause.IMAGE_PULL: "mend the image or compute.imagePullSecrets",
+    Cause.UNSCHEDULABLE: "mend what the scheduler names: resources, node selectors, tolerations, claims",
+    Cause.KILLED: "look at the events of the run's pods and nodes, then set spec.retryRequest to a new value",
     Cause.UNKNOWN: "look at the log tail and the pod's events, then set spec.retryRequest to a new value",
 }

@@ -38,8 +38,8 @@ def _resumed(attempt: int) -> Any:
 
 def test_each_attempt_went_on_from_the_last_checkpoint(team: Team, status: Object) -> None:
     first, second, third = status["attempts"]
-    assert (first["outcome"], first["cause"], first["exitCode"]) == ("Failed", "Infrastructure", 137)
-    assert (second["outcome"], second["cause"]) == ("Failed", "Preemption")
+    assert (first["outcome"], first["cause"], first["exitCode"]) == ("Failed", "Killed", 137)
+    assert (second["outcome"], second["cause"]) == ("Failed", "Preempted")
     assert third["outcome"] == "Succeeded"
     assert 2 <= second["resumedFromEpoch"] < third["resumedFromEpoch"] < EPOCHS
     last = trained_epochs(team.logs(RUN, 3))

@@ -258,7 +258,7 @@ def test_a_deleted_job_is_followed_by_another_attempt(bench: Bench) -> None:
     bench.batch.delete_namespaced_job("run-1", bench.namespace, propagation_policy="Background")
     bench.wait_for_pod(2)
     first = bench.get()["status"]["attempts"][0]
-    assert (first["cause"], first["message"]) == ("Infrastructure", "the Job run-1 was deleted")
+    assert (first["cause"], first["message"]) == ("Killed", "the Job run-1 was deleted")
 
 
 def test_another_attempt_waits_until_the_pod_of_a_deleted_job_has_ended(bench: Bench) -> None:

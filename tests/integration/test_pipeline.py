@@ -70,7 +70,7 @@ def test_a_killed_attempt_says_nothing_and_a_stopped_one_is_preempted(interrupte
     assert not (interrupted.program.folder / "message-1").exists()
     report = interrupted.program.report(2)
     assert report.failure is not None
-    assert report.failure.cause == "Preemption"
+    assert report.failure.cause == "Preempted"
     assert report.failure.stage is Stage.TRAINING
     assert report.resumed_from_epoch is not None
     assert list(report.finished_stages) == [Stage.DATASET]

@@ -50,10 +50,10 @@ FOLDER = {"source": {"folder": {}}}
     ("fields", "exit_code", "message"),
     [
         ({"dataset": FOLDER}, ExitCode.DATA, "no images found"),
-        ({"training": {"arguments": {"mosiac": 1}}}, ExitCode.CONFIGURATION, "did you mean mosaic"),
-        ({"training": {"baseModel": "../x.pt"}}, ExitCode.CONFIGURATION, "baseModel '../x.pt' is no file"),
-        ({"training": {"baseModel": "yolo99n.yaml"}}, ExitCode.CONFIGURATION, "no known architecture"),
-        ({"gpus": 2}, ExitCode.CONFIGURATION, "compute.gpus is 2"),
+        ({"training": {"arguments": {"mosiac": 1}}}, ExitCode.USER_CONFIG, "did you mean mosaic"),
+        ({"training": {"baseModel": "../x.pt"}}, ExitCode.USER_CONFIG, "baseModel '../x.pt' is no file"),
+        ({"training": {"baseModel": "yolo99n.yaml"}}, ExitCode.USER_CONFIG, "no known architecture"),
+        ({"gpus": 2}, ExitCode.USER_CONFIG, "compute.gpus is 2"),
     ],
 )
 def test_a_plan_that_can_not_be_carried_out(
@@ -80,9 +80,9 @@ def test_a_plan_that_is_not_valid_is_explained_field_by_field(
     tmp_path: Path, text: str, problem: str
 ) -> None:
     code, report = run(tmp_path, text)
-    assert code == ExitCode.CONFIGURATION
+    assert code == ExitCode.USER_CONFIG
     assert report.failure is not None
-    assert report.failure.cause is Cause.CONFIGURATION
+    assert report.failure.cause is Cause.USER_CONFIG
     assert problem in report.failure.message
 
 
@@ -97,6 +97,6 @@ def test_a_dry_run_ends_with_the_dataset(tmp_path: Path) -> None:
 def test_a_workspace_of_another_plan_is_refused(tmp_path: Path) -> None:
     run(tmp_path, plan(dryRun=True))
     code, report = run(tmp_path, plan(dryRun=True, model={"name": "parts", "version": "v2"}))
-    assert code == ExitCode.CONFIGURATION
+    assert code == ExitCode.USER_CONFIG
     assert report.failure is not None
     assert "work of another plan" in report.failure.message

@@ -63,17 +63,17 @@ def test_a_recorded_outcome_is_never_revised() -> None:
 @pytest.mark.parametrize(
     ("exit_code", "reason", "cause"),
     [
-        (ExitCode.CONFIGURATION, "Error", Cause.CONFIGURATION),
+        (ExitCode.USER_CONFIG, "Error", Cause.USER_CONFIG),
         (ExitCode.DATA, "Error", Cause.DATA),
         (ExitCode.PUBLISHING, "Error", Cause.PUBLISHING),
-        (ExitCode.OUT_OF_MEMORY, "Error", Cause.OUT_OF_MEMORY),
-        (ExitCode.TEMPORARY, "Error", Cause.INFRASTRUCTURE),
-        (ExitCode.PREEMPTED, "Error", Cause.PREEMPTION),
+        (ExitCode.CUDA_OOM, "Error", Cause.CUDA_OOM),
+        (ExitCode.NETWORK, "Error", Cause.NETWORK),
+        (ExitCode.PREEMPTED, "Error", Cause.PREEMPTED),
         (ExitCode.SUPERSEDED, "Error", Cause.SUPERSEDED),
         (ExitCode.INTERNAL, "Error", Cause.INTERNAL),
-        (137, "OOMKilled", Cause.OUT_OF_MEMORY),
-        (137, "Error", Cause.INFRASTRUCTURE),
-        (143, "Error", Cause.PREEMPTION),
+        (137, "OOMKilled", Cause.HOST_OOM),
+        (137, "Error", Cause.KILLED),
+        (143, "Error", Cause.PREEMPTED),
         (1, "Error", Cause.UNKNOWN),
         (139, "Error", Cause.UNKNOWN),
     ],
@@ -91,14 +91,14 @@ def test_an_evicted_pod_counts_as_preempted_whatever_its_exit_code() -> None:
     conditions = [{"type": "DisruptionTarget", "status": "True"}]
     pod = make_pod(1, phase="Failed", containerStatuses=terminated(1), conditions=conditions)
     history = read_history(observe(RunBuilder().build(), (make_job(1, condition="Failed"), pod)))
-    assert history[0].cause is Cause.PREEMPTION
+    assert history[0].cause is Cause.PREEMPTED
 
 
 def test_a_pod_evicted_for_filling_its_own_volume_costs_an_attempt() -> None:
     message = 'Usage of EmptyDir volume "workspace" exceeds the limit "1Gi".'
     pod = make_pod(1, phase="Failed", reason="Evicted", message=message)
     history = read_history(observe(RunBuilder().build(), (make_job(1, condition="Failed"), pod)))
-    assert (history[0].cause, history[0].message) == (Cause.INFRASTRUCTURE, message)
+    assert (history[0].cause, history[0].message) == (Cause.KILLED, message)
 
 
 def test_the_trainers_last_word_becomes_the_attempts_message() -> None:
@@ -117,14 +117,14 @@ def test_a_pod_that_vanished_is_judged_by_what_it_reported_live() -> None:
 def test_a_live_report_of_an_earlier_attempt_says_nothing_about_this_one() -> None:
     run = RunBuilder().reporting(make_failure(1, Cause.PUBLISHING, ExitCode.PUBLISHING)).build()
     history = read_history(observe(run, (make_job(2, condition="Failed"), None)))
-    assert history[0].cause is Cause.INFRASTRUCTURE
+    assert history[0].cause is Cause.KILLED
 
 
 def test_a_deleted_job_costs_an_attempt_of_the_infrastructure_budget() -> None:
     record = {"number": 1, "job": "parts-1-1", "startTime": "2026-01-02T03:04:05Z"}
     run = RunBuilder().status({"attempts": [record]}).build()
     history = read_history(observe(run))
-    assert (history[0].cause, history[0].message) == (Cause.INFRASTRUCTURE, "the Job parts-1-1 was deleted")
+    assert (history[0].cause, history[0].message) == (Cause.KILLED, "the Job parts-1-1 was deleted")
 
 
 def test_a_job_deleted_after_its_pod_had_finished_is_a_success() -> None:
@@ -175,7 +175,7 @@ def test_a_resumed_run_starts_its_next_attempt() -> None:
     assert decide_for(run) == Decision(Action.START, 2)
 
 
-@pytest.mark.parametrize("cause", [Cause.CONFIGURATION, Cause.DATA])
+@pytest.mark.parametrize("cause", [Cause.USER_CONFIG, Cause.DATA])
 def test_what_a_retry_cannot_mend_fails_at_once(cause: Cause) -> None:
     run = RunBuilder().status({"attempts": [failed(1, cause)]}).build()
     assert decide_for(run, retry={"infrastructure": 9, "unknown": 9}) == Decision(Action.FAIL, 1)
@@ -190,13 +190,13 @@ def test_a_budget_is_so_many_attempts_more(failures: int) -> None:
 
 
 def test_causes_have_budgets_of_their_own() -> None:
-    records = [failed(1, Cause.PUBLISHING), failed(2, Cause.INFRASTRUCTURE)]
+    records = [failed(1, Cause.PUBLISHING), failed(2, Cause.KILLED)]
     run = RunBuilder().status({"attempts": records}).build()
     assert decide_for(run, retry={"publishing": 1, "infrastructure": 1}).action is Action.START
 
 
 def test_preemption_is_retried_at_once_and_without_limit() -> None:
-    records = [failed(number, Cause.PREEMPTION) for number in range(1, 10)]
+    records = [failed(number, Cause.PREEMPTED) for number in range(1, 10)]
     records[-1]["endTime"] = "2026-01-02T03:59:59Z"
     run = RunBuilder().status({"attempts": records}).build()
     assert decide_for(run) == Decision(Action.START, 10)
@@ -204,7 +204,7 @@ def test_preemption_is_retried_at_once_and_without_limit() -> None:
 
 def test_other_causes_wait_longer_each_time() -> None:
     for failures, pause in ((1, 10), (2, 20), (3, 40)):
-        records = [failed(number, Cause.INFRASTRUCTURE) for number in range(1, failures + 1)]
+        records = [failed(number, Cause.KILLED) for number in range(1, failures + 1)]
         run = RunBuilder().status({"attempts": records}).build()
         observation = observe(run, now=datetime(2026, 1, 2, 3, 30, tzinfo=UTC) + timedelta(seconds=1))
         decision = decide(observation, read_history(observation), {}, backoff_seconds=10)

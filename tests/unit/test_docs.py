@@ -230,7 +230,7 @@ def test_causes_have_the_exit_codes_and_budgets_of_the_code() -> None:
         codes = sorted(int(code) for code, found in EXIT_CAUSES.items() if found is cause)
         field = BUDGET_FIELDS.get(cause)
         assert told[cause] == [
-            ", ".join(map(str, codes)) or "any other",
+            "any other" if cause is Cause.UNKNOWN else ", ".join(map(str, codes)),
             str(BUDGETS[cause]),
             f"`retry.{field}`" if field else "",
         ]

@@ -73,13 +73,13 @@ def test_runs_are_counted_by_phase_and_one_without_a_status_is_pending() -> None
 
 def test_an_attempt_is_counted_when_the_status_first_says_how_it_ended() -> None:
     metrics = make_metrics()
-    first, second = attempt(1, "Failed", "Preemption"), attempt(2)
+    first, second = attempt(1, "Failed", "Preempted"), attempt(2)
     metrics.count_change({}, status_of(attempt(1)), nothing)
     metrics.count_change(status_of(attempt(1)), status_of(first, second), nothing)
     metrics.count_change(status_of(first, second), status_of(first, attempt(2, "Succeeded")), nothing)
     metrics.count_change(status_of(first, second), status_of(first, second), nothing)
     ended = "trainwright_attempts_ended_total"
-    assert value(metrics, ended, outcome="Failed", cause="Preemption") == 1
+    assert value(metrics, ended, outcome="Failed", cause="Preempted") == 1
     assert value(metrics, ended, outcome="Succeeded", cause="") == 1
 
 

@@ -12,7 +12,15 @@ from annotation_trees import plan_of
 from rich.console import Console
 
 from trainwright.contract import Cause, ExitCode, Outcome, RunReport, Stage
-from trainwright.errors import DataError, OutOfMemoryError, PreemptedError, StepError, TemporaryError
+from trainwright.errors import (
+    CudaOutOfMemoryError,
+    DataError,
+    HostOutOfMemoryError,
+    PreemptedError,
+    SharedMemoryError,
+    StepError,
+    StorageError,
+)
 from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
 from trainwright_trainer.observers import LogObserver, Moment, Observers, TerminalObserver
 from trainwright_trainer.progress import RunProgress
@@ -105,12 +113,12 @@ def test_the_terminal_shows_stage_epoch_and_metric() -> None:
     [
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
-            OutOfMemoryError,
-            ExitCode.OUT_OF_MEMORY,
+            CudaOutOfMemoryError,
+            ExitCode.CUDA_OOM,
         ),
-        (MemoryError(), OutOfMemoryError, ExitCode.OUT_OF_MEMORY),
-        (OSError(12, "Cannot allocate memory"), OutOfMemoryError, ExitCode.OUT_OF_MEMORY),
-        (OSError(28, "No space left on device"), TemporaryError, ExitCode.TEMPORARY),
+        (MemoryError(), HostOutOfMemoryError, ExitCode.HOST_OOM),
+        (OSError(12, "Cannot allocate memory"), HostOutOfMemoryError, ExitCode.HOST_OOM),
+        (OSError(28, "No space left on device"), StorageError, ExitCode.STORAGE),
         (FileNotFoundError(2, "no such file"), StepError, ExitCode.INTERNAL),
         (ZeroDivisionError("x"), StepError, ExitCode.INTERNAL),
         (DataError("few"), DataError, ExitCode.DATA),
@@ -133,17 +141,25 @@ BUS_ERROR = (
 FULL = "unable to allocate shared memory(shm) for file </torch_7_1>: No space left on device (28)"
 
 
-@pytest.mark.parametrize("text", [KILLED, BUS_ERROR, FULL])
+@pytest.mark.parametrize(
+    ("text", "kind", "field"),
+    [
+        (KILLED, HostOutOfMemoryError, "compute.resources.limits.memory"),
+        (BUS_ERROR, SharedMemoryError, "compute.sharedMemory"),
+        (FULL, SharedMemoryError, "compute.sharedMemory"),
+    ],
+)
 @pytest.mark.parametrize("seen", ["at once", "after a time-out"])
-def test_a_killed_loader_process_is_out_of_memory(text: str, seen: str) -> None:
+def test_a_killed_loader_process_is_out_of_memory(
+    text: str, kind: type[StepError], field: str, seen: str
+) -> None:
     error = RuntimeError(text)
     if seen == "after a time-out":  # torch then says only that the process is gone, and chains the signal
         error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
         error.__cause__ = RuntimeError(text)
     found = to_step_error(error)
-    assert type(found) is OutOfMemoryError
-    assert "compute.resources.limits.memory" in found.hint
-    assert "compute.sharedMemory" in found.hint
+    assert type(found) is kind
+    assert field in found.hint
 
 
 def test_a_loader_process_that_ended_otherwise_is_not_out_of_memory() -> None:

@@ -10,7 +10,7 @@ import pytest
 from annotation_trees import folder_plan, write_tree
 
 from trainwright.contract import ExitCode
-from trainwright.errors import TemporaryError
+from trainwright.errors import StorageError
 from trainwright_trainer.pipeline import execute
 from trainwright_trainer.places import Places
 
@@ -36,9 +36,9 @@ def test_a_second_execution_is_refused_until_the_first_one_is_gone(tmp_path: Pat
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(TemporaryError, match="in use by another process") as refused:
+        with pytest.raises(StorageError, match="in use by another process") as refused:
             execute(folder_plan(), places)
-        assert refused.value.exit_code == ExitCode.TEMPORARY
+        assert refused.value.exit_code == ExitCode.STORAGE
         assert "another workspace" in refused.value.hint
         assert not (places.workspace / "dataset").exists()
         holder.kill()

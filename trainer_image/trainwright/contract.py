@@ -35,11 +35,21 @@ class Stage(StrEnum):
 class Cause(StrEnum):
     """Why an attempt ended without success; each has a retry budget of its own or none at all."""
 
-    CONFIGURATION = "Configuration"
+    USER_CONFIG = "UserConfig"
     DATA = "Data"
-    OUT_OF_MEMORY = "OutOfMemory"
-    PREEMPTION = "Preemption"
-    INFRASTRUCTURE = "Infrastructure"
+    NAN = "NaN"
+    SHM_EXHAUSTED = "ShmExhausted"
+    HOST_OOM = "HostOOM"
+    CUDA_OOM = "CudaOOM"
+    HANG = "Hang"
+    GPU_FAULT = "GpuFault"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    STORAGE = "Storage"
+    NETWORK = "Network"
+    IMAGE_PULL = "ImagePull"
+    UNSCHEDULABLE = "Unschedulable"
+    KILLED = "Killed"
     PUBLISHING = "Publishing"
     SUPERSEDED = "Superseded"
     INTERNAL = "Internal"
@@ -47,17 +57,22 @@ class Cause(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """The trainer's exit codes (the sysexits numbers where one fits)."""
+    """The trainer's exit codes, each named as its cause is (the sysexits numbers where one fits)."""
 
     SUCCESS = 0
-    CONFIGURATION = 64
+    USER_CONFIG = 64
     DATA = 65
     PUBLISHING = 69
     INTERNAL = 70
-    OUT_OF_MEMORY = 71
-    TEMPORARY = 75
+    HOST_OOM = 71
+    CUDA_OOM = 72
+    SHM_EXHAUSTED = 73
+    STORAGE = 74
+    NETWORK = 75
     PREEMPTED = 76
     SUPERSEDED = 77
+    GPU_FAULT = 78
+    NAN = 79
 
 
 class Outcome(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainwright.contract import RunPlan
-from trainwright.errors import ConfigurationError, TemporaryError
+from trainwright.errors import ConfigurationError, GpuFaultError
 
 
 def device_of(plan: RunPlan) -> str:
@@ -18,7 +18,7 @@ def device_of(plan: RunPlan) -> str:
     import torch  # noqa: PLC0415 - takes seconds, and is needed with a GPU only
 
     if not torch.cuda.is_available():
-        raise TemporaryError(
+        raise GpuFaultError(
             "compute.gpus is 1, but no GPU is visible",
             hint="Check the device plug-in and the driver of the node, or set compute.gpus to 0.",
         )

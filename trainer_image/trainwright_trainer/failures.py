@@ -5,21 +5,61 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import socket
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
 from trainwright.contract import FailureReport, Stage
-from trainwright.errors import OutOfMemoryError, StepError, TemporaryError
+from trainwright.errors import (
+    CudaOutOfMemoryError,
+    GpuFaultError,
+    HostOutOfMemoryError,
+    NetworkError,
+    NotANumberError,
+    SharedMemoryError,
+    StepError,
+    StorageError,
+)
 
 _MAX_MESSAGE = 800
 _MAX_TAIL = 2000
 _TAIL_LINES = 40
-_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
-_LOADER_OUT_OF_MEMORY = re.compile(
-    r"DataLoader worker .* killed by signal: (?:Killed|Bus error)|shared memory\(shm\)"
+_HOST_MEMORY_HINT = "Raise compute.resources.limits.memory, or lower training.workers or training.batchSize."
+_TOLD_BY_RUNTIME: tuple[tuple[str, type[StepError], str], ...] = (
+    (
+        r"DataLoader worker .* killed by signal: Bus error|shared memory\(shm\)|insufficient shared memory",
+        SharedMemoryError,
+        "Raise compute.sharedMemory, which counts against compute.resources.limits.memory; or lower"
+        " training.workers.",
+    ),
+    (
+        r"DataLoader worker .* killed by signal: Killed",
+        HostOutOfMemoryError,
+        f"A process that loads images was out of memory. {_HOST_MEMORY_HINT}",
+    ),
+    (
+        r"CUDA.*out of memory|CUBLAS_STATUS_ALLOC_FAILED",
+        CudaOutOfMemoryError,
+        "Lower training.batchSize or training.imageSize, or choose a GPU with more memory.",
+    ),
+    (r"out of memory|can't allocate memory", HostOutOfMemoryError, _HOST_MEMORY_HINT),
+    (
+        r"CUDA error|CUDNN_STATUS_(?:INTERNAL|EXECUTION_FAILED)|CUBLAS_STATUS_(?:INTERNAL|EXECUTION_FAILED)"
+        r"|uncorrectable ECC|NCCL error|No CUDA GPUs are available|GPU is lost",
+        GpuFaultError,
+        "The GPU or its driver failed: look at both on the node.",
+    ),
+    (
+        r"\bNaN\b.*persisted|loss.*is (?:NaN|not a number)",
+        NotANumberError,
+        "Lower training.learningRate, or set training.mixedPrecision to false.",
+    ),
 )
-_TEMPORARY_ERRORS = {
+"""What messages of torch and Ultralytics tell, the more certain first; CUDA reports much in its own way."""
+_CONNECTION_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
+_STORAGE_ERRORS = {
     errno.ENOSPC: "The volume is full: ask for a larger workspace (compute.workspace).",
     errno.EDQUOT: "The quota of the volume is used up: ask for a larger workspace (compute.workspace).",
     errno.EIO: "The volume or the node has a fault; another attempt may run elsewhere.",
@@ -58,19 +98,10 @@ def to_step_error(error: Exception) -> StepError:
     if isinstance(error, StepError):
         return error
     message = f"{type(error).__name__}: {error}"
-    if _is_loader_out_of_memory(error):
-        return OutOfMemoryError(
-            message,
-            hint="A process that loads images was out of memory: raise compute.resources.limits.memory, or"
-            " after a bus error compute.sharedMemory, which counts against that limit; or lower"
-            " training.workers.",
-        )
-    if _is_out_of_memory(error):
-        return OutOfMemoryError(
-            message, hint="Lower training.batchSize or training.imageSize, or ask for more memory."
-        )
-    if isinstance(error, OSError) and error.errno in _TEMPORARY_ERRORS:
-        return TemporaryError(message, hint=_TEMPORARY_ERRORS[error.errno])
+    for link in _chain(error):
+        if found := _recognise(link):
+            kind, hint = found
+            return kind(message if link is error else f"{message}: {link}", hint=hint)
     return StepError(message, hint="This is not foreseen: the end of the log says where it happened.")
 
 
@@ -86,18 +117,23 @@ def describe_failure(error: StepError, stage: Stage, log_tail: str) -> FailureRe
     )
 
 
-def _is_loader_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether this error, or what led to it, tells of a loader process that the kernel killed."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error, then what led to it: a loader's signal for example is told by the error before."""
     while error is not None:
-        if isinstance(error, RuntimeError) and _LOADER_OUT_OF_MEMORY.search(str(error)):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+def _recognise(error: BaseException) -> tuple[type[StepError], str] | None:
+    """Return the kind of an error that is foreseen, and what can be done about it."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return HostOutOfMemoryError, _HOST_MEMORY_HINT
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRORS:
+        return StorageError, _STORAGE_ERRORS[error.errno]
+    if isinstance(error, _CONNECTION_ERRORS):
+        return NetworkError, "A server did not answer: look whether it does from the node's network."
+    if isinstance(error, RuntimeError):  # torch's own errors are such
+        for pattern, kind, hint in _TOLD_BY_RUNTIME:
+            if re.search(pattern, str(error), re.IGNORECASE):
+                return kind, hint
+    return None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainwright.errors import TemporaryError
+from trainwright.errors import StorageError
 
 _LOG = logging.getLogger(__name__)
 _TAKEN = frozenset({errno.EACCES, errno.EAGAIN})
@@ -17,7 +17,7 @@ _TAKEN = frozenset({errno.EACCES, errno.EAGAIN})
 
 @contextmanager
 def lock_workspace(workspace: Path) -> Iterator[None]:
-    """Keep other processes out of the workspace; raise `TemporaryError` when one is in it already.
+    """Keep other processes out of the workspace; raise `StorageError` when one is in it already.
 
     The lock ends with this process however that ends: unlike `flock`'s it is not handed on to forked loader
     processes, which outlive a killed trainer by seconds. A volume that knows no locks is used without.
@@ -27,7 +27,7 @@ def lock_workspace(workspace: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
-                raise TemporaryError(
+                raise StorageError(
                     f"the workspace {workspace} is in use by another process",
                     hint="Wait until it has ended or stop it, or use another workspace.",
                 ) from None

@@ -182,6 +182,7 @@ class Retry(Section):
         "preemption": -1,
         "infrastructure": 3,
         "outOfMemory": 2,
+        "hang": 1,
         "publishing": 5,
         "unknown": 1,
     }
@@ -189,5 +190,6 @@ class Retry(Section):
     preemption: int | None = _budget("Attempts after the pod was preempted, evicted or asked to stop.")
     infrastructure: int | None = _budget("Attempts after a node, a volume or a network failed.")
     out_of_memory: int | None = _budget("Attempts after the accelerator or the machine ran out of memory.")
+    hang: int | None = _budget("Attempts after the trainer made no step for too long.")
     publishing: int | None = _budget("Attempts to deliver the finished model; none of them trains again.")
     unknown: int | None = _budget("Attempts after an error inside the trainer, or one nothing is known of.")

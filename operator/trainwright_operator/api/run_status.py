@@ -136,7 +136,7 @@ class TrainingRunStatus(Observed):
     ] = Field(default=(), description="The ten newest attempts; the newest is the last.")
     failures: dict[Cause, int] = Field(
         default={},
-        max_length=16,
+        max_length=len(Cause),
         description="How many attempts failed for each cause, of all there were: budgets are counted by it.",
     )
     failure: Failure | None = None
