@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from trainwright_trainer import checkpoints
-from trainwright_trainer.checkpoints import CheckpointNote, CheckpointStore
+from trainwright_trainer.checkpoints import CheckpointManifest, CheckpointNote, CheckpointStore
 from trainwright_trainer.files import digest_bytes, digest_file
 
 
@@ -30,6 +31,7 @@ def save(store: CheckpointStore, folder: Path, epoch: int, *, best: bool = False
         metrics={"mAP50": 0.5},
         final=epoch == 9,
         digest=digest_file(source),
+        time=datetime(2026, 11, 21, 12, epoch, tzinfo=UTC),
     )
     (store.save_best if best else store.save)(source, note)
 
@@ -105,6 +107,17 @@ def test_checkpoints_of_another_training_are_not_taken_up_but_removed(
     save(other, tmp_path, 1)
     assert epoch_of(other) == 1
     assert open_store(tmp_path).newest() is None
+
+
+def test_a_manifest_names_the_last_and_the_best_one(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, tmp_path, 2, best=True)
+    save(store, tmp_path, 3)
+    newest = store.newest()
+    assert newest is not None
+    manifest = store.describe(newest)
+    assert (manifest.last.epoch, manifest.best and manifest.best.epoch) == (3, 2)
+    assert manifest.digest == digest_bytes(manifest.to_bytes())
+    assert CheckpointManifest.model_validate_json(manifest.to_bytes()) == manifest
 
 
 def test_the_best_one_outlives_the_others(store: CheckpointStore, tmp_path: Path) -> None:

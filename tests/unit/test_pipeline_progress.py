@@ -70,6 +70,19 @@ def test_an_epoch_has_metrics_and_an_estimate() -> None:
     assert epochs[-1].progress.estimated_remaining_seconds == 0
 
 
+def test_steps_only_grow_and_every_stage_makes_some() -> None:
+    plan, recorder = plan_of(SAMPLE), Recorder()
+    walk(RunProgress(plan, recorder, attempt=1, stop=Event()), plan.stages)
+    progresses = [report.progress for report, _ in recorder.seen]
+    steps = [progress.step for progress in progresses if progress.step is not None]
+    assert steps == sorted(steps)
+    assert len(set(steps)) == 3 * len(plan.stages) + 2
+    times = [progress.step_time for progress in progresses if progress.step_time is not None]
+    assert times == sorted(times)
+    for stage in plan.stages:
+        assert len({progress.step for progress in progresses if progress.stage is stage}) >= 3
+
+
 def test_a_stop_ends_the_next_call() -> None:
     stop = Event()
     progress = RunProgress(plan_of(SAMPLE), Recorder(), attempt=1, stop=stop)

@@ -329,6 +329,7 @@ class RunPlan(Contract):
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Metrics = Annotated[dict[str, float], Field(max_length=32)]
+MAX_EARLIER_CHECKPOINTS = 4
 
 
 class Progress(Contract):
@@ -340,6 +341,29 @@ class Progress(Contract):
     epochs: int | None = Field(default=None, description="Epochs to train in all.")
     estimated_remaining_seconds: int | None = Field(
         default=None, description="Seconds until training ends, as it looks now."
+    )
+    step: int | None = Field(
+        default=None,
+        ge=0,
+        description="Steps made by this execution in all: batches, images read, pieces sent. It only grows.",
+    )
+    step_time: datetime | None = Field(default=None, description="When the last step was made.")
+
+
+class CheckpointReport(Contract):
+    """The newest verified checkpoint: another attempt goes on from there."""
+
+    epoch: int = Field(ge=0, description="Epochs that the checkpoint has behind it.")
+    time: datetime = Field(description="When it was complete and verified.")
+    save_seconds: float = Field(ge=0, description="Seconds it took to save it, and to upload the last one.")
+    digest: Digest = Field(description="Digest of its manifest, which names the digests of its files.")
+    stored_epoch: int | None = Field(
+        default=None,
+        ge=0,
+        description="Epoch of the newest one in the checkpoint store, if there is one.",
+    )
+    earlier: Annotated[tuple[Digest, ...], Field(max_length=MAX_EARLIER_CHECKPOINTS)] = Field(
+        default=(), description="Digests of the kept ones before it, the newest first."
     )
 
 
@@ -420,6 +444,7 @@ class RunReport(Contract):
     resumed_from_epoch: int | None = Field(
         default=None, ge=0, description="The epoch whose checkpoint the execution went on from."
     )
+    checkpoint: CheckpointReport | None = None
     metrics: Metrics = Field(default={}, description="mAP50, mAP50to95, precision, recall: as last measured.")
     dataset: DatasetReport | None = None
     model: ModelReport | None = None

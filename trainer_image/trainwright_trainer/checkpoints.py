@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from trainwright.contract import Contract, Digest
-from trainwright_trainer.files import copy_atomically, digest_file, write_atomically
+from trainwright_trainer.files import copy_atomically, digest_bytes, digest_file, write_atomically
 
 _LOG = logging.getLogger(__name__)
 _BEST = "best"
@@ -25,6 +26,24 @@ class CheckpointNote(Contract):
     metrics: dict[str, float]
     final: bool
     digest: Digest
+    time: datetime
+
+
+class CheckpointManifest(Contract):
+    """A checkpoint as a whole: the training it belongs to, its last epoch, and the best one up to it."""
+
+    training: Digest
+    last: CheckpointNote
+    best: CheckpointNote | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes whose digest stands for the checkpoint."""
+        return self.model_dump_json(by_alias=True).encode()
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hex digest of its bytes."""
+        return digest_bytes(self.to_bytes())
 
 
 @dataclass(frozen=True)
@@ -46,13 +65,15 @@ class CheckpointStore:
     def __init__(self, folder: Path, training: Digest, keep: int = 2) -> None:
         self._folder = folder / training.removeprefix("sha256:")[:16]
         self._keep = keep
+        self._training = training
         for other in set(folder.glob("*")) - {self._folder}:
             _LOG.warning("checkpoints of another dataset or plan are removed: %s", other.name)
             shutil.rmtree(other) if other.is_dir() else other.unlink()
 
-    def save(self, source: Path, note: CheckpointNote) -> None:
-        """Copy a checkpoint, and remove those that are too old."""
+    def save(self, source: Path, note: CheckpointNote) -> Checkpoint:
+        """Copy a checkpoint, and remove those that are too old; return the copy."""
         self._copy(source, f"epoch-{note.epoch:06d}", note)
+        return Checkpoint(self._path(note), note)
 
     def save_best(self, source: Path, note: CheckpointNote) -> None:
         """Copy the checkpoint of the best epoch so far, in the place of the former best."""
@@ -65,6 +86,10 @@ class CheckpointStore:
     def best(self) -> Checkpoint | None:
         """Return the copy of the best epoch, if it is whole."""
         return self._load(_BEST)
+
+    def describe(self, checkpoint: Checkpoint) -> CheckpointManifest:
+        """Return the manifest of a checkpoint of this folder."""
+        return CheckpointManifest(training=self._training, last=checkpoint.note, best=self._read_note(_BEST))
 
     def _copy(self, source: Path, name: str, note: CheckpointNote) -> None:
         copy_atomically(source, self._path(note))

@@ -172,7 +172,7 @@ class _Execution:
                 Stage.EXPORT,
                 OnnxModel,
                 inputs=(weights.digest,),
-                make=lambda: export_model(weights, self._plan, self._places),
+                make=lambda: export_model(weights, self._plan, self._places, self._progress),
                 files=lambda made: (made.path,),
                 found=self._describe_model,
             )

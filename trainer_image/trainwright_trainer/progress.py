@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
-from trainwright.contract import FailureReport, Outcome, Progress, RunPlan, RunReport, Stage
+from trainwright.contract import CheckpointReport, FailureReport, Outcome, Progress, RunPlan, RunReport, Stage
 from trainwright.errors import PreemptedError
 from trainwright_trainer.observers import Moment, Observer
 
@@ -32,6 +32,7 @@ class RunProgress:
         self._observer = observer
         self._stop = stop
         self._epoch_clock = _EpochClock()
+        self._made = 0
         self.report = RunReport(
             attempt=attempt, heartbeat_time=_now(), progress=Progress(percent=0, stage=self._stages[0])
         )
@@ -41,13 +42,13 @@ class RunProgress:
         self.check()
         self._epoch_clock = _EpochClock()
         # The last epoch stays in sight through the later stages.
-        changes = {"percent": self._percent(stage, 0), "stage": stage, "estimated_remaining_seconds": None}
-        self._tell(Moment.STAGE, progress=self.report.progress.model_copy(update=changes))
+        progress = self._step(percent=self._percent(stage, 0), stage=stage, estimated_remaining_seconds=None)
+        self._tell(Moment.STAGE, progress=progress)
 
     def finish(self, stage: Stage, seconds: float, **found: Any) -> None:
         """A stage is done, now or in an earlier attempt; `found` are fields of the report."""
         finished = {**self.report.finished_stages, stage: round(seconds, 1)}
-        progress = self.report.progress.model_copy(update={"percent": self._percent(stage, 1)})
+        progress = self._step(percent=self._percent(stage, 1))
         self._tell(Moment.STAGE, finished_stages=finished, progress=progress, **found)
 
     def describe(self, **found: Any) -> None:
@@ -70,10 +71,14 @@ class RunProgress:
             )
 
     def advance(self, fraction: float) -> None:
-        """The running stage has come this far."""
+        """A step is made, and the running stage has come this far."""
         self.check()
         percent = self._percent(self.report.progress.stage, fraction)
-        self._tell(Moment.STEP, progress=self.report.progress.model_copy(update={"percent": percent}))
+        self._tell(Moment.STEP, progress=self._step(percent=percent))
+
+    def keep_checkpoint(self, checkpoint: CheckpointReport) -> None:
+        """A checkpoint is verified: another attempt can go on from it."""
+        self._tell(Moment.STEP, checkpoint=checkpoint)
 
     def resume_from(self, epoch: int) -> None:
         """Training goes on after this epoch."""
@@ -83,15 +88,20 @@ class RunProgress:
     def finish_epoch(self, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """An epoch is trained, validated and saved."""
         stage = self.report.progress.stage
-        progress = Progress(
+        progress = self._step(
             percent=self._percent(stage, epoch / epochs),
-            stage=stage,
             epoch=epoch,
             epochs=epochs,
             estimated_remaining_seconds=self._epoch_clock.estimate(epoch, epochs),
         )
         self._tell(Moment.EPOCH, progress=progress, metrics=dict(metrics))
         self.check()
+
+    def _step(self, **changes: Any) -> Progress:
+        """Return the progress after one more step: without steps a run is seen to stand still."""
+        self._made += 1
+        changes.update(step=self._made, step_time=_now())
+        return self.report.progress.model_copy(update=changes)
 
     def _percent(self, stage: Stage, fraction: float) -> int:
         """Return how far the whole is; it reaches 100 only at the end."""

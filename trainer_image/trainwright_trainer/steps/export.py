@@ -13,6 +13,7 @@ from trainwright.errors import ConfigurationError
 from trainwright_trainer import yolo
 from trainwright_trainer.files import digest_file, write_atomically
 from trainwright_trainer.places import Places
+from trainwright_trainer.watching import Watcher
 
 FOLDER = "export"
 MODEL = f"{FOLDER}/model.onnx"
@@ -27,7 +28,7 @@ _KEPT_METADATA = (
 )  # no date, no path, no arguments
 
 
-def export_model(weights: Weights, plan: RunPlan, places: Places) -> OnnxModel:
+def export_model(weights: Weights, plan: RunPlan, places: Places, watcher: Watcher) -> OnnxModel:
     """Export the weights; with `nms` the output is [batch, 300, 6]: x1, y1, x2, y2, confidence, class."""
     yolo.prepare(places.workspace / "ultralytics")
     settings = plan.export.onnx
@@ -38,7 +39,9 @@ def export_model(weights: Weights, plan: RunPlan, places: Places) -> OnnxModel:
     source = scratch / "model.pt"
     shutil.copyfile(places.workspace / weights.path, source)
     end_to_end = settings.nms and yolo.is_end_to_end(source)
+    watcher.advance(0.1)
     exported = yolo.export_onnx(source, _export_arguments(settings, image_size, end_to_end=end_to_end))
+    watcher.advance(0.8)
     opset = _normalise(exported, settings, image_size)
     target = places.workspace / MODEL
     write_atomically(target, exported.read_bytes())

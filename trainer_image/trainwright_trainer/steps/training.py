@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from trainwright.artifacts import Dataset, Weights
-from trainwright.contract import ArgumentValue, RunPlan, TrainingSettings
+from trainwright.contract import ArgumentValue, CheckpointReport, RunPlan, TrainingSettings
 from trainwright.errors import ConfigurationError, StepError
 from trainwright.training_arguments import check_arguments
 from trainwright_trainer import yolo, yolo_training
@@ -66,9 +68,10 @@ class _Recorder:
         self._watcher = watcher
         self._fraction = 0.0
 
-    def resume(self, epoch: int) -> None:
-        _LOG.info("training goes on after epoch %d", epoch)
-        self._watcher.resume_from(epoch)
+    def resume(self, checkpoint: Checkpoint) -> None:
+        _LOG.info("training goes on after epoch %d", checkpoint.note.epoch)
+        self._watcher.resume_from(checkpoint.note.epoch)
+        self._tell_of(checkpoint, 0)
 
     def on_batch(self, epoch: int, epochs: int, fraction: float) -> None:
         self._fraction = (epoch - 1 + fraction) / epochs
@@ -77,9 +80,20 @@ class _Recorder:
     def on_validation_batch(self) -> None:
         self._watcher.advance(self._fraction)  # no further, but alive
 
+    def _tell_of(self, checkpoint: Checkpoint, seconds: float) -> None:
+        self._watcher.keep_checkpoint(
+            CheckpointReport(
+                epoch=checkpoint.note.epoch,
+                time=checkpoint.note.time,
+                save_seconds=round(seconds, 3),
+                digest=self._store.describe(checkpoint).digest,
+            )
+        )
+
     def on_saved(self, saved: yolo_training.SavedEpoch) -> None:
         if saved.batch_size != self._settings.batch_size:
             _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._settings.batch_size)
+        start = time.monotonic()
         note = CheckpointNote(
             epoch=saved.epoch,
             epochs=saved.epochs,
@@ -87,12 +101,14 @@ class _Recorder:
             metrics=saved.metrics,
             final=saved.is_final,
             digest=digest_file(saved.last),
+            time=datetime.now(UTC),
         )
         if saved.is_best:
             self._store.save_best(saved.last, note)
         period = self._settings.save_period
         if saved.is_final or (period > 0 and saved.epoch % period == 0):
-            self._store.save(saved.last, note)
+            checkpoint = self._store.save(saved.last, note)
+            self._tell_of(checkpoint, time.monotonic() - start)
         self._watcher.finish_epoch(saved.epoch, saved.epochs, saved.metrics)
 
 
@@ -104,7 +120,7 @@ def _run_training(
     model = _find_model(plan.training.base_model, places.weights)
     yolo.prepare(places.workspace / "ultralytics")
     if newest is not None:
-        recorder.resume(newest.note.epoch)
+        recorder.resume(newest)
     job = yolo_training.TrainingJob(
         model=model,
         data=places.workspace / dataset.folder / "data.yaml",
