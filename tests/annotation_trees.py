@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainwright.contract import RunPlan
+from trainwright.contract import CheckpointReport, RunPlan
 from trainwright_trainer.annotations.sample import CLASS_NAMES, draw_sample
 
 
@@ -62,6 +62,9 @@ class Silent:
         assert 0 <= fraction <= 1
 
     def finish_epoch(self, epoch: int, epochs: int, metrics: Any) -> None:
+        """Go on."""
+
+    def keep_checkpoint(self, checkpoint: CheckpointReport) -> None:
         """Go on."""
 
     def resume_from(self, epoch: int) -> None:

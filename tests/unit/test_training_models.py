@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from math import inf, nan
 from pathlib import Path
 
@@ -81,7 +82,13 @@ def test_a_changed_dataset_is_trained_on_though_an_earlier_one_was_trained_to_th
     plan, places = plan_of(SAMPLE, training={"baseModel": "reached.pt"}), Places(tmp_path)
     (tmp_path / "last.pt").write_bytes(b"weights")
     note = CheckpointNote(
-        epoch=3, epochs=3, batch_size=8, metrics={}, final=True, digest=digest_bytes(b"weights")
+        epoch=3,
+        epochs=3,
+        batch_size=8,
+        metrics={},
+        final=True,
+        digest=digest_bytes(b"weights"),
+        time=datetime.now(UTC),
     )
     store = open_store(dataset_of(b"former"), plan, places)
     store.save(tmp_path / "last.pt", note)
