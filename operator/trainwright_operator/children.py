@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from trainwright.contract import RunPlan
 from trainwright_operator.api import TrainingRunSpec
-from trainwright_operator.cluster import KINDS, AlreadyExistsError, Cluster
+from trainwright_operator.cluster import CLAIMS, JOBS, KINDS, AlreadyExistsError, Cluster
 from trainwright_operator.manifests import plan_config_map, trainer_access, workspace_claim
-from trainwright_operator.names import API_VERSION, PLAN_DIGEST_ANNOTATION, RUN_KIND
+from trainwright_operator.names import API_VERSION, PLAN_DIGEST_ANNOTATION, RUN_KIND, workspace_name
 from trainwright_operator.packed import controller_uid, find_controller
 from trainwright_operator.recently import Recently
 
@@ -36,6 +37,16 @@ async def create_children(
     claim = workspace_claim(run, spec, plan)
     if claim is not None:
         await create_child(cluster, run, claim)
+
+
+async def delete_children(cluster: Cluster, run: Object, jobs: Iterable[Object]) -> None:
+    """Delete a finished run's Jobs, with their pods, and its workspace; the plan stays as a record."""
+    namespace = run["metadata"]["namespace"]
+    for job in jobs:
+        await cluster.delete(JOBS, namespace, job["metadata"]["name"], job["metadata"]["uid"])
+    claim = await cluster.get(CLAIMS, namespace, workspace_name(run["metadata"]["name"]))
+    if claim is not None and controller_uid(claim) == run["metadata"]["uid"]:
+        await cluster.delete(CLAIMS, namespace, claim["metadata"]["name"], claim["metadata"]["uid"])
 
 
 def access_to(namespace: str) -> str:

@@ -117,6 +117,7 @@ class Reason(StrEnum):
     NOT_RETRYABLE = "NotRetryable"  # an attempt failed for a cause that a retry can't mend
     GATE_FAILED = "GateFailed"  # the model is published as a version, but not as the newest of its name
     ATTEMPT_STARTED = "AttemptStarted"  # an event: the next attempt's Job was made
+    EXPIRED = "Expired"  # a retry is wanted, but ttlSecondsAfterFinished took the workspace
     RETRYING = "Retrying"  # an attempt failed, the next one is on its way
     SUSPENDED = "Suspended"  # spec.suspend
     CANCELLED = "Cancelled"  # spec.cancel

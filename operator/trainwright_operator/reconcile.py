@@ -11,9 +11,16 @@ from typing import Any
 from trainwright_operator.acceptance import Preparation, prepare
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, read_history
-from trainwright_operator.children import NameTakenError, access_to, create_child, create_children
+from trainwright_operator.children import (
+    NameTakenError,
+    access_to,
+    create_child,
+    create_children,
+    delete_children,
+)
 from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster, Kind
 from trainwright_operator.events import announce
+from trainwright_operator.finished import describe_finished, seconds_to_expiry
 from trainwright_operator.manifests import attempt_job
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason, job_name
@@ -32,6 +39,7 @@ Object = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 REFUSALS = (400, 403, 422)  # a child the API server won't have: by its schema, a quota, a policy
+ENDS = (Action.SUCCEED, Action.FAIL, Action.REST)
 RECHECK_SECONDS = 15  # nothing tells that a missing Secret was made: look again this often
 
 
@@ -57,8 +65,7 @@ class Reconciler:
             self.recently.forget(access_to(key.namespace))  # its namespace may be going, and come again
             return None
         if is_final(run):
-            await self._acknowledge(run)
-            return None
+            return await self._rest(run)
         spec = merge_spec(self.settings.defaults, run["spec"])
         observation = await self._observe(run)
         attempts = read_history(observation)
@@ -71,6 +78,8 @@ class Reconciler:
         overtaken = await self._write(Situation(observation, attempts, decision, acceptance))
         if overtaken:
             return 0
+        if decision.action in ENDS:
+            return self._seconds_at_rest(key)
         if acceptance is not None and not acceptance.accepted:
             return RECHECK_SECONDS
         return decision.wait_seconds
@@ -149,15 +158,26 @@ class Reconciler:
         await announce(self.cluster, run, before, status)
         return _others_part(written) != _others_part(run)
 
-    async def _acknowledge(self, run: Object) -> None:
-        """Tell that a finished run's newest edit was seen, though it changes nothing any more."""
-        generation, status = run["metadata"]["generation"], dict(run["status"])
-        if status.get("observedGeneration") == generation:
-            return
-        status.pop("trainer", None)
-        conditions = [{**c, "observedGeneration": generation} for c in status["conditions"]]
-        status |= {"observedGeneration": generation, "conditions": conditions}
-        self.store.keep("TrainingRun", await self.cluster.apply_status(run, status))
+    def _seconds_at_rest(self, key: Key) -> float | None:
+        """Return when the children of a run that may have ended just now are to be deleted."""
+        run = self.store.run(key)
+        if run is None or not is_final(run):
+            return None
+        return seconds_to_expiry(run, self.settings.defaults, self.clock())
+
+    async def _rest(self, run: Object) -> float | None:
+        """Look after a finished run; returns when its children are to be deleted, if there are any."""
+        now = self.clock()
+        left = seconds_to_expiry(run, self.settings.defaults, now)
+        due = left is not None and left <= 0
+        if due:
+            await delete_children(self.cluster, run, self.store.jobs(run))
+        before = {key: value for key, value in run["status"].items() if key != "trainer"}
+        status = describe_finished(run, now, deleted=due)
+        if status != before:
+            self.store.keep("TrainingRun", await self.cluster.apply_status(run, status))
+            await announce(self.cluster, run, before, status)
+        return None if due else left
 
     async def relist(self) -> set[Key]:
         """Read everything anew; returns all keys it concerns. Covers watches that ended without a word."""

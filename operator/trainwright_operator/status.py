@@ -20,10 +20,12 @@ Object = dict[str, Any]
 
 
 def is_final(run: Object) -> bool:
-    """Return whether nothing but a new retryRequest can change this run any more."""
+    """Return whether nothing can change this run any more, but a new retryRequest one that failed."""
     status = run.get("status") or {}
     if holds(status, ConditionType.SUCCEEDED) or status.get("phase") == Phase.CANCELLED:
         return True
+    if "childrenDeletedTime" in status:
+        return True  # there is no workspace left to go on in
     request = run["spec"].get("retryRequest", "")
     asked_again = request not in ("", status.get("retryRequest", ""))
     return holds(status, ConditionType.FAILED) and not asked_again

@@ -113,3 +113,13 @@ class Bench:
             ],
         }
         self.core.patch_namespaced_pod_status(pod, self.namespace, {"status": status})
+
+
+def children_of(bench: Bench) -> list[str]:
+    """Return what there is of a run but events; a claim stays until its protection saw no pod use it."""
+    config_maps = bench.core.list_namespaced_config_map(bench.namespace).items
+    jobs = bench.batch.list_namespaced_job(bench.namespace).items
+    pods = bench.core.list_namespaced_pod(bench.namespace).items
+    claims = bench.core.list_namespaced_persistent_volume_claim(bench.namespace).items
+    items = [*config_maps, *jobs, *pods, *claims]
+    return [item.metadata.name for item in items if item.metadata.name.startswith("run")]

@@ -12,7 +12,7 @@ import pytest
 from builders import make_failure, make_success
 from installation import find_kubectl, install
 from operator_process import OperatorProcess
-from run_bench import RUNS, UNSCHEDULED, Bench
+from run_bench import RUNS, UNSCHEDULED, Bench, children_of
 
 from trainwright.contract import Cause, ExitCode, RunPlan
 
@@ -211,19 +211,9 @@ def test_deleting_a_run_removes_its_children(bench: Bench) -> None:
     bench.wait_for_pod(1)
     bench.runs.delete_namespaced_custom_object(*RUNS, bench.namespace, "trainingruns", "run")
     deadline = time.monotonic() + 30
-    while _children(bench):
-        assert time.monotonic() < deadline, _children(bench)
+    while children_of(bench):
+        assert time.monotonic() < deadline, children_of(bench)
         time.sleep(0.1)
-
-
-def _children(bench: Bench) -> list[str]:
-    """Return what is left; a claim stays until its protection has seen that no pod uses it."""
-    config_maps = bench.core.list_namespaced_config_map(bench.namespace).items
-    jobs = bench.batch.list_namespaced_job(bench.namespace).items
-    pods = bench.core.list_namespaced_pod(bench.namespace).items
-    claims = bench.core.list_namespaced_persistent_volume_claim(bench.namespace).items
-    items = [*config_maps, *jobs, *pods, *claims]
-    return [item.metadata.name for item in items if item.metadata.name.startswith("run")]
 
 
 def test_a_finished_run_whose_job_and_plan_are_deleted_stays_finished(

@@ -148,6 +148,10 @@ class TrainingRunStatus(Observed):
     completion_time: datetime | None = Field(
         default=None, description="When the run succeeded, failed or was cancelled."
     )
+    children_deleted_time: datetime | None = Field(
+        default=None,
+        description="When the run's Jobs, pods and workspace were deleted, as ttlSecondsAfterFinished says.",
+    )
     trainer: RunReport | None = Field(
         default=None,
         description="What the current pod reports of itself. Only that pod can write it, and nothing else.",

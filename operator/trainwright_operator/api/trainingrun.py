@@ -13,7 +13,9 @@ from trainwright_operator.api.run_status import TrainingRunStatus
 from trainwright_operator.api.section import Observed, Rule, Section, ShortText
 from trainwright_operator.api.training import Export, Gate, Training
 
-MUTABLE = ("suspend", "cancel", "retryRequest")
+LONGEST_SECONDS = 10 * 365 * 86400  # of any time a run may set: ten years
+
+MUTABLE = ("suspend", "cancel", "retryRequest", "ttlSecondsAfterFinished")
 """The fields of a run's spec that may change; everything else says what was trained."""
 
 
@@ -37,7 +39,7 @@ class TrainingRunSpec(Section):
     """What is trained, on what, how, and where it goes.
 
     A field that is left out takes its value from the operator's settings, else its built-in default. After
-    creation only suspend, cancel and retryRequest can change.
+    creation only suspend, cancel, retryRequest and ttlSecondsAfterFinished can change.
     """
 
     suspend: bool | None = Field(
@@ -65,6 +67,13 @@ class TrainingRunSpec(Section):
     delivery: Delivery | None = None
     compute: Compute | None = None
     retry: Retry | None = None
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=LONGEST_SECONDS,
+        description="Seconds after its end at which the run's Jobs, pods and workspace are deleted. It stays,"
+        " with its plan and its status; a failed one can't be retried any more. Default: they are kept.",
+    )
 
 
 def _unchanged(field: str) -> str:
