@@ -53,6 +53,8 @@ class Kind(NamedTuple):
         return f"{GROUP}_{self.plural}.yaml"
 
 
+READY = '.status.conditions[?(@.type=="Ready")]'
+
 RUN_COLUMNS = (
     Column("Phase", "string", ".status.phase", "The run's state in one word."),
     Column("Stage", "string", ".status.stage", "The stage it is in, or ended in."),
@@ -61,6 +63,7 @@ RUN_COLUMNS = (
     Column("mAP", "number", ".status.trainer.metrics.mAP50to95", "mAP50-95, as last measured."),
     Column("Attempt", "integer", ".status.attempt", "Number of the newest attempt."),
     Column("Model", "string", ".spec.model.name", "Name of the model."),
+    Column("Reason", "string", f"{READY}.reason", "Why it is in this phase, in one word."),
     Column("Age", "date", ".metadata.creationTimestamp", "Time since the run was created."),
     Column("Version", "string", ".status.model.version", "Version of the model that was made.", 1),
     Column("Node", "string", ".status.attempts[-1:].node", "Node of the newest attempt.", 1),
@@ -72,6 +75,7 @@ RUN_COLUMNS = (
         "Seconds until the current stage ends, as the pod expects.",
         1,
     ),
+    Column("Message", "string", f"{READY}.message", "What it is doing and why, in a sentence.", 1),
 )
 
 KINDS = (Kind(TrainingRun, RUN_KIND, RUN_PLURAL, ("trun", "truns"), RUN_COLUMNS),)

@@ -27,13 +27,14 @@ FINAL_PHASES = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 def describe_run(situation: Situation, phase: Phase, report: RunReport | None) -> list[Condition]:
     """Return every condition of a run, always all of them and in the same order."""
     accepted, admitted = _accepted(situation), _admitted(situation)
+    told = _describe_rest(situation, phase, report) or _progress(situation, phase, accepted, admitted)
     return [
         accepted,
         admitted,
         *_stage_conditions(situation, report),
         _promoted(situation, report),
         *_ends(situation, phase, report),
-        *_kstatus(situation, phase, accepted, admitted),
+        *_kstatus(situation, phase, accepted, told),
     ]
 
 
@@ -105,12 +106,7 @@ def _message(status: Object, type_: ConditionType) -> str:
 def _ends(situation: Situation, phase: Phase, report: RunReport | None) -> list[Condition]:
     succeeded, failed = phase is Phase.SUCCEEDED, phase is Phase.FAILED
     running = "the run goes on" if phase not in FINAL_PHASES else f"the run is {phase.lower()}"
-    dry = report is not None and report.outcome is Outcome.DRY_RUN
-    reason, message = Reason.NOT_REACHED, running
-    if succeeded:
-        reason, message = Reason.SUCCEEDED, _success(report)
-    if succeeded and dry:
-        reason, message = Reason.DRY_RUN, "validated, and the dataset is built; nothing was trained (dryRun)"
+    reason, message = _describe_success(report) if succeeded else (Reason.NOT_REACHED, running)
     suspended = phase is Phase.SUSPENDED
     return [
         Condition(ConditionType.SUCCEEDED, succeeded, reason, message),
@@ -124,38 +120,46 @@ def _ends(situation: Situation, phase: Phase, report: RunReport | None) -> list[
     ]
 
 
-def _success(report: RunReport | None) -> str:
+def _describe_success(report: RunReport | None) -> tuple[Reason, str]:
+    if report and report.outcome is Outcome.DRY_RUN:
+        return Reason.DRY_RUN, "validated, and the dataset is built; nothing was trained (dryRun)"
     model = report.model if report else None
     if model is None:
-        return "the run is finished"
+        return Reason.SUCCEEDED, "the run is finished"
     where = "published" if model.parts else "verified; no delivery was asked for"
     if report and report.promotion and not report.promotion.promoted:
         where += f", but not promoted: {report.promotion.reason}"
-    return f"model {model.name}@{model.version} is {where}"
+    return Reason.SUCCEEDED, f"model {model.name}@{model.version} is {where}"
 
 
 def _failed(situation: Situation, failed: bool, running: str) -> Condition:
     if not failed:
         return Condition(ConditionType.FAILED, False, Reason.NOT_REACHED, running)
+    return Condition(ConditionType.FAILED, True, _failure_reason(situation), _describe_end(situation))
+
+
+def _describe_end(situation: Situation) -> str:
+    """Return why there is no further attempt: what failed how often, and why the last time."""
     last = situation.attempts[-1]
     count = count_failures(situation.observation.status, situation.attempts)[str(last.cause)]
     times = f"{count} attempts failed" if count > 1 else f"attempt {last.number} failed"
-    message = f"{times} for cause {last.cause}: {last.message}"
-    return Condition(ConditionType.FAILED, True, _failure_reason(situation), message)
+    return f"{times} for cause {last.cause}: {last.message}"
 
 
 def _failure_reason(situation: Situation) -> Reason:
     return Reason.BUDGET_SPENT if situation.decision.budget_spent else Reason.NOT_RETRYABLE
 
 
-def _kstatus(situation: Situation, phase: Phase, accepted: Condition, admitted: Condition) -> list[Condition]:
+def _kstatus(
+    situation: Situation, phase: Phase, accepted: Condition, told: tuple[Reason, str]
+) -> list[Condition]:
     """kstatus: a run is Ready when it is where it should be, Stalled when only a person can help."""
+    reason, message = told
     created = situation.observation.run["metadata"]["creationTimestamp"]
     age = (situation.observation.now - parse_time(created)).total_seconds()
     refused = accepted.holds is False and phase is Phase.PENDING
     stalled = phase in (Phase.FAILED, Phase.CANCELLED) or (refused and age > situation.patience_seconds)
     ready = phase in (Phase.SUCCEEDED, Phase.SUSPENDED)
-    reason, message = _progress(situation, phase, accepted, admitted)
     # Ready tells what goes on; the other two repeat it only when they hold: a status has to stay small.
     reconciling = not ready and not stalled
     return [
@@ -166,21 +170,28 @@ def _kstatus(situation: Situation, phase: Phase, accepted: Condition, admitted: 
 
 
 RESTS = {
-    Phase.SUCCEEDED: (Reason.SUCCEEDED, "the run is finished"),
     Phase.CANCELLED: (Reason.CANCELLED, "spec.cancel is set: nothing runs"),
-    Phase.SUSPENDED: (Reason.SUSPENDED, "spec.suspend is set: nothing runs"),
+    Phase.SUSPENDED: (
+        Reason.SUSPENDED,
+        "spec.suspend is set: nothing runs; set it to false to go on from the newest checkpoint",
+    ),
 }
 """What is said of a run that is at rest."""
+
+
+def _describe_rest(situation: Situation, phase: Phase, report: RunReport | None) -> tuple[Reason, str] | None:
+    """Return why nothing goes on, if so."""
+    if phase is Phase.SUCCEEDED:
+        return _describe_success(report)
+    if phase is Phase.FAILED:
+        return _failure_reason(situation), _describe_end(situation)
+    return RESTS.get(phase)
 
 
 def _progress(
     situation: Situation, phase: Phase, accepted: Condition, admitted: Condition
 ) -> tuple[Reason, str]:
-    """Return what the run is doing now, and why, in a sentence."""
-    if phase in RESTS:
-        return RESTS[phase]
-    if phase is Phase.FAILED:
-        return _failure_reason(situation), "the run failed: see the condition Failed"
+    """Return what goes on now, and why, in a sentence."""
     last = situation.attempts[-1] if situation.attempts else None
     if accepted.holds is False:
         return accepted.reason, accepted.message

@@ -94,9 +94,8 @@ def _find_problem(reference: Reference, found: Object | None, namespace: str) ->
     what = f"{reference.kind} {reference.name!r}"
     label = f"the label {USE_LABEL}={reference.use}" if reference.use else ""
     if found is None:
-        wanted = [f"with {_keys(reference.keys)}" if reference.keys else "", label]
-        how = " and ".join(filter(None, wanted))
-        advice = f"create it{' ' + how if how else ''}"
+        how = " and ".join(filter(None, (_keys(reference.keys) if reference.keys else "", label)))
+        advice = f"create it{' with ' + how if how else ''}"
         return f"{reference.field}: {what} does not exist in namespace {namespace!r}: {advice}"
     wrong = []
     if reference.use and found["metadata"].get("labels", {}).get(USE_LABEL) != reference.use:

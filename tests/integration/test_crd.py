@@ -297,10 +297,10 @@ def test_columns_show_where_a_run_stands(kubectl: Kubectl, namespace: str, recor
     )
     kubectl.succeed(*patch)
     header, row = kubectl.succeed("get", "truns", recorded, "-n", namespace).splitlines()
-    assert " ".join(header.split()) == "NAME PHASE STAGE PROGRESS EPOCH MAP ATTEMPT MODEL AGE"
+    assert " ".join(header.split()) == "NAME PHASE STAGE PROGRESS EPOCH MAP ATTEMPT MODEL REASON AGE"
     assert " ".join(row.split()[:-1]) == "recorded Running Training 40 4 0.512 2 parts"
     wide = kubectl.succeed("get", "trainwright", "-n", namespace, "-o", "wide").splitlines()
-    assert wide[0].split()[-4:] == ["VERSION", "NODE", "GPUS", "ETA"]
+    assert wide[0].split()[-4:] == ["NODE", "GPUS", "ETA", "MESSAGE"]
     assert wide[1].split()[-2:] == ["node-7", "90"]
 
 
