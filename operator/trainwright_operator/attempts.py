@@ -1,7 +1,8 @@
 """Which attempts a run had, and why each ended. Pure: objects in, records out.
 
-An attempt is one Job. What is recorded of it in the run's status is only ever completed, never changed; what
-the status does not say yet is read from the Job, its pod and the pod's last report.
+An attempt is one Job, or one for each group of stages where a run has them apart. What is recorded of it in
+the run's status is only ever completed, never changed; what the status does not say yet is read from the Job,
+its pod and the pod's last report.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from trainwright.contract import Cause, ExitCode
+from trainwright.contract import Cause, ExitCode, Stage, StageGroup
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
+    GROUP_LABEL,
     RETRY_REQUEST_ANNOTATION,
     TRAINER_CONTAINER,
     AttemptOutcome,
@@ -40,11 +42,15 @@ EXIT_CAUSES: Mapping[int, Cause] = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt as the run's status records it; without `outcome` it goes on."""
+    """One attempt as the run's status records it; without `outcome` it goes on.
+
+    Where stages are apart, each group of them has a record, and a number may have up to three.
+    """
 
     number: int
     job: str
     start_time: str
+    group: StageGroup | None = None
     retry_request: str = ""
     pod: str = ""
     node: str = ""
@@ -53,6 +59,7 @@ class Attempt:
     outcome: AttemptOutcome | None = None
     cause: Cause | None = None
     exit_code: int | None = None
+    stage: Stage | None = None  # the one a failed attempt says it ended in
     resumed_from_epoch: int | None = None
     message: str = ""
 
@@ -63,6 +70,7 @@ class Attempt:
             number=record["number"],
             job=record["job"],
             start_time=record["startTime"],
+            group=StageGroup(record["group"]) if record.get("group") else None,
             retry_request=record.get("retryRequest", ""),
             pod=record.get("pod", ""),
             node=record.get("node", ""),
@@ -71,6 +79,7 @@ class Attempt:
             outcome=AttemptOutcome(record["outcome"]) if record.get("outcome") else None,
             cause=Cause(record["cause"]) if record.get("cause") else None,
             exit_code=record.get("exitCode"),
+            stage=Stage(record["stage"]) if record.get("stage") else None,
             resumed_from_epoch=record.get("resumedFromEpoch"),
             message=record.get("message", ""),
         )
@@ -79,6 +88,7 @@ class Attempt:
         """Return the record for `status.attempts`."""
         record = {
             "number": self.number,
+            "group": self.group,
             "job": self.job,
             "startTime": self.start_time,
             "retryRequest": self.retry_request,
@@ -89,6 +99,7 @@ class Attempt:
             "outcome": self.outcome,
             "cause": self.cause,
             "exitCode": self.exit_code,
+            "stage": self.stage,
             "resumedFromEpoch": self.resumed_from_epoch,
             "message": self.message[:MESSAGE_CHARACTERS],
         }
@@ -122,34 +133,46 @@ class Observation:
         return pods[-1] if pods else None
 
 
+def group_of(job: Object) -> StageGroup | None:
+    """Return the group of stages a Job carries out, or None if it does all of them."""
+    label = job["metadata"]["labels"].get(GROUP_LABEL)
+    return StageGroup(label) if label in set(StageGroup) else None
+
+
+def place_of(group: StageGroup | None) -> int:
+    """Return which of an attempt's Jobs one of this group is, counted from zero."""
+    return list(StageGroup).index(group) if group else 0
+
+
 def read_history(observation: Observation) -> list[Attempt]:
     """Return the attempts, oldest first: what the status records, completed by what is there now."""
     attempts = {
-        attempt.number: attempt
+        (attempt.number, place_of(attempt.group)): attempt
         for attempt in map(Attempt.from_status, observation.status.get("attempts", ()))
     }
-    oldest = min(attempts, default=0)
+    oldest = min(attempts, default=(0, 0))
     for name, job in observation.jobs.items():
-        number = int(job["metadata"]["labels"].get(ATTEMPT_LABEL, 0))
-        if number < oldest:
+        number, group = int(job["metadata"]["labels"].get(ATTEMPT_LABEL, 0)), group_of(job)
+        if (number, place_of(group)) < oldest:
             continue  # ended, counted, and cut off from the status
-        if name != job_name(observation.run["metadata"]["name"], number):
+        if name != job_name(observation.run["metadata"]["name"], number, group):
             continue  # a copy of one of our Jobs that somebody made under another name
         started = Attempt(
             number=number,
             job=name,
+            group=group,
             start_time=job["metadata"]["creationTimestamp"],
             retry_request=job["metadata"].get("annotations", {}).get(RETRY_REQUEST_ANNOTATION, ""),
         )
-        attempts.setdefault(number, started)
-    return [_complete(attempts[number], observation) for number in sorted(attempts)]
+        attempts.setdefault((number, place_of(group)), started)
+    return [_complete(attempts[key], observation) for key in sorted(attempts)]
 
 
 def _complete(attempt: Attempt, observation: Observation) -> Attempt:
     if attempt.outcome is not None:
         return attempt
     job, pod = observation.jobs.get(attempt.job), observation.pod(attempt.job)
-    ending = read_ending(pod, read_live(observation.status, attempt.number), TRAINER_CONTAINER)
+    ending = read_ending(pod, read_live(observation.status, attempt.number, attempt.group), TRAINER_CONTAINER)
     attempt = replace(
         attempt,
         pod=ending.pod or attempt.pod,
@@ -199,12 +222,14 @@ def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: 
     if observation.stop_wanted and (ending.exit_code in (None, ExitCode.PREEMPTED, 143, 137)):
         return replace(attempt, outcome=AttemptOutcome.STOPPED, exit_code=ending.exit_code, end_time=end_time)
     cause = classify(ending)
+    stage = ending.failure.stage if ending.failure else None
     message = ending.failure.message if ending.failure else ending.message
     return replace(
         attempt,
         outcome=AttemptOutcome.FAILED,
         cause=cause,
         exit_code=ending.exit_code,
+        stage=stage,
         end_time=end_time,
         message=message or f"the pod ended without a word (exit code {ending.exit_code})",
     )

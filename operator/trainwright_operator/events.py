@@ -33,14 +33,21 @@ def describe_changes(before: Object, after: Object) -> list[tuple[str, str, str]
     accepted, was = _condition(after, ConditionType.ACCEPTED), _condition(before, ConditionType.ACCEPTED)
     if accepted.get("status") == "False" and accepted.get("message") != was.get("message"):
         changes.append(("Warning", accepted["reason"], accepted["message"]))
-    if after["attempt"] > before.get("attempt", 0):
-        job = after["attempts"][-1]["job"]
-        changes.append(("Normal", Reason.ATTEMPT_STARTED, f"attempt {after['attempt']} is Job {job}"))
+    newest = _newest_attempt(after)
+    if newest and newest["job"] != _newest_attempt(before).get("job"):
+        stages = f", stages {newest['group']}" if "group" in newest else ""
+        note = f"attempt {newest['number']} is Job {newest['job']}{stages}"
+        changes.append(("Normal", Reason.ATTEMPT_STARTED, note))
     if after["phase"] != before.get("phase") and after["phase"] != Phase.PENDING:
         note = _condition(after, TOLD_BY.get(after["phase"], ConditionType.READY))["message"]
         severity = "Warning" if after["phase"] == Phase.FAILED else "Normal"
         changes.append((severity, after["phase"], note))
     return changes
+
+
+def _newest_attempt(status: Object) -> Object:
+    newest: Object = next(reversed(status.get("attempts", [])), {})
+    return newest
 
 
 def _condition(status: Object, type_: ConditionType) -> Object:

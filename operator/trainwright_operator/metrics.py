@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from trainwright.contract import RunReport
-from trainwright_operator.names import AttemptOutcome, Phase
+from trainwright_operator.names import AttemptOutcome, JobKey, Phase
 from trainwright_operator.queue import Key, Reconcile, WorkQueue
 from trainwright_operator.store import Store
 
@@ -74,15 +74,14 @@ class Metrics:
         An attempt's last report tells of all stages, those of earlier attempts too: stages are counted once,
         when the run has succeeded.
         """
-        known = {attempt["number"]: "outcome" in attempt for attempt in before.get("attempts", ())}
+        known = {_key(attempt): "outcome" in attempt for attempt in before.get("attempts", ())}
+        oldest = min((number for number, _ in known), default=0)
         for attempt in after["attempts"]:
             # One older than all the status had was cut off there, and counted when it ended.
-            if "outcome" not in attempt or known.get(
-                attempt["number"], attempt["number"] < min(known, default=0)
-            ):
+            if "outcome" not in attempt or known.get(_key(attempt), attempt["number"] < oldest):
                 continue
             self._attempts.labels(attempt["outcome"], attempt.get("cause", "")).inc()
-            if attempt["outcome"] != AttemptOutcome.SUCCEEDED:
+            if attempt["outcome"] != AttemptOutcome.SUCCEEDED or after["phase"] != Phase.SUCCEEDED:
                 continue
             if report := last_report():
                 for stage, seconds in report.finished_stages.items():
@@ -104,6 +103,10 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _key(attempt: Object) -> JobKey:
+    return JobKey(attempt["number"], attempt.get("group"))
 
 
 class _Moment(Collector):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
+
+from trainwright.contract import StageGroup
 
 GROUP = "trainwright.dev"
 VERSION = "v1alpha1"
@@ -13,8 +16,11 @@ RUN_PLURAL = "trainingruns"
 # Labels
 RUN_LABEL = f"{GROUP}/run"  # on every child: the name of the run it belongs to; the watches select by it
 ATTEMPT_LABEL = f"{GROUP}/attempt"  # on Jobs and their Pods: the number of the attempt
+GROUP_LABEL = f"{GROUP}/stage-group"  # on Jobs and their Pods where stages are apart: which of them it does
 USE_LABEL = f"{GROUP}/use"  # on a Secret or ConfigMap: what runs may use it for; without it they may not
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"  # on every child: `trainwright-operator`
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # on the Job that trains: the LocalQueue it waits in
+QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"  # beside it: Kueue's priority class for the Job
 
 # Annotations
 PLAN_DIGEST_ANNOTATION = f"{GROUP}/plan-digest"  # on every child: the digest of the plan it was made from
@@ -45,9 +51,23 @@ def workspace_name(run: str) -> str:
     return f"{run}-workspace"
 
 
-def job_name(run: str, attempt: int) -> str:
-    """Return the name of the Job that is one attempt of a run."""
-    return f"{run}-{attempt}"
+class JobKey(NamedTuple):
+    """Which Job of a run: the attempt, and the group of stages where a run has them apart."""
+
+    attempt: int
+    group: StageGroup | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it carries out the stages that use a GPU."""
+        return self.group in (None, StageGroup.TRAINING)
+
+
+def job_name(run: str, attempt: int, group: StageGroup | None = None) -> str:
+    """Return the name of the Job that is one attempt of a run, or one group of its stages."""
+    if group is None or group is StageGroup.TRAINING:
+        return f"{run}-{attempt}"
+    return f"{run}-{attempt}-{group.lower()}"
 
 
 class Use(StrEnum):
@@ -106,6 +126,8 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"  # an object of a child's name belongs to somebody else
     REFUSED = "Refused"  # the API server refuses a child of the run, for a quota for example
     POLICY_MISSING = "PolicyMissing"  # the admission policy that fences trainers is not in the cluster
+    QUEUED = "Queued"  # the Job is suspended until its queue admits it
+    PREEMPTED = "Preempted"  # the queue took the GPU back; the Job waits to be admitted again
     CREATED = "Created"  # the attempt's Job exists
     SCHEDULED = "Scheduled"  # the attempt's pod has a node
     RUNNING = "Running"  # the attempt's pod runs

@@ -88,7 +88,7 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
 def find_setting_problems(spec: TrainingRunSpec) -> list[str]:
     """Return a sentence for each setting of an effective spec that is wrong whatever else exists."""
     arguments = [f"spec.training.arguments.{problem}" for problem in _argument_problems(spec)]
-    return arguments + _gpu_problems(spec) + _delivery_problems(spec)
+    return arguments + _gpu_problems(spec) + _stage_problems(spec) + _delivery_problems(spec)
 
 
 def model_version(run: Object) -> str:
@@ -108,6 +108,17 @@ def _gpu_problems(spec: TrainingRunSpec) -> list[str]:
     if gpus is None or gpus <= MOST_GPUS:
         return []
     return [f"spec.compute.gpus is {gpus}: the trainer uses at most {MOST_GPUS}; set it to 0 or {MOST_GPUS}"]
+
+
+def _stage_problems(spec: TrainingRunSpec) -> list[str]:
+    """A default and a run may agree with the schema each, and not with each other."""
+    compute = spec.compute
+    if compute and compute.stages == "Apart" and compute.workspace and compute.workspace.empty_dir:
+        return [
+            "spec.compute.stages is Apart, and spec.compute.workspace an emptyDir, which ends with its pod:"
+            " use a persistentVolumeClaim, or stages Together"
+        ]
+    return []
 
 
 def _delivery_problems(spec: TrainingRunSpec) -> list[str]:

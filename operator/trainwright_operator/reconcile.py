@@ -21,9 +21,10 @@ from trainwright_operator.children import (
 from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster, Kind
 from trainwright_operator.events import announce
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
+from trainwright_operator.groups import stage_groups
 from trainwright_operator.manifests import attempt_job
 from trainwright_operator.metrics import Metrics
-from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason, job_name
+from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason
 from trainwright_operator.packed import Packed, controller_uid, pack
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
@@ -69,7 +70,9 @@ class Reconciler:
         spec = merge_spec(self.settings.defaults, run["spec"])
         observation = await self._observe(run)
         attempts = read_history(observation)
-        decision = decide(observation, attempts, _budgets(spec), self.settings.retry_backoff_seconds)
+        groups = stage_groups(spec, attempts)
+        pause = self.settings.retry_backoff_seconds
+        decision = decide(observation, attempts, _budgets(spec), pause, groups)
         acceptance: Acceptance | None = None
         if decision.action is Action.START:
             acceptance, attempts = await self._start(run, spec, attempts, decision)
@@ -116,7 +119,7 @@ class Reconciler:
         plan = preparation.plan
         try:
             await create_children(self.cluster, self.recently, run, spec, plan)
-            body = attempt_job(run, spec, plan, self.settings.trainer, decision.number)
+            body = attempt_job(run, spec, plan, self.settings.trainer, decision.key)
             job = await create_child(self.cluster, run, body)
         except NameTakenError as error:
             return Acceptance((str(error),), Reason.NAME_TAKEN), attempts
@@ -129,7 +132,8 @@ class Reconciler:
         self.store.keep("Job", job)
         attempt = Attempt(
             number=decision.number,
-            job=job_name(run["metadata"]["name"], decision.number),
+            job=job["metadata"]["name"],
+            group=decision.group,
             start_time=job["metadata"]["creationTimestamp"],
             retry_request=run["spec"].get("retryRequest", ""),
         )

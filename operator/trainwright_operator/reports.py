@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trainwright.contract import FailureReport, Outcome, RunReport
+from trainwright.contract import FailureReport, Outcome, RunReport, StageGroup
 
 Object = dict[str, Any]
 
@@ -36,8 +36,8 @@ class Ending:
 
     @property
     def finished(self) -> bool:
-        """Whether the trainer says that it did everything asked for."""
-        return self.report is not None and self.report.outcome in (Outcome.SUCCEEDED, Outcome.DRY_RUN)
+        """Whether the trainer says that it did everything asked of it."""
+        return self.report is not None and self.report.outcome not in (None, Outcome.FAILED)
 
     @property
     def resumed_from_epoch(self) -> int | None:
@@ -67,14 +67,14 @@ def read_ending(pod: Object | None, live_report: RunReport | None, container: st
     )
 
 
-def read_live(status: Object, attempt: int) -> RunReport | None:
+def read_live(status: Object, attempt: int, group: StageGroup | None = None) -> RunReport | None:
     """Return what the pod of an attempt reported in the run's status; what can't be read is no report.
 
     The API server checks it by the schema it has, which may be another version's: that must not keep the
     operator from anything, least of all from stopping the pod.
     """
     live = status.get("trainer") or {}
-    if live.get("attempt") != attempt:
+    if live.get("attempt") != attempt or live.get("group") != group:
         return None
     try:
         return RunReport.model_validate(live)

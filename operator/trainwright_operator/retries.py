@@ -9,10 +9,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from trainwright.contract import Cause
+from trainwright.contract import Cause, StageGroup
 from trainwright_operator.attempts import Attempt, Observation
 from trainwright_operator.conditions import MESSAGE_CHARACTERS
-from trainwright_operator.names import AttemptOutcome
+from trainwright_operator.groups import TOGETHER, Groups, group_to_repeat, next_group
+from trainwright_operator.names import AttemptOutcome, JobKey
 from trainwright_operator.reports import Ending
 from trainwright_operator.times import parse_time
 
@@ -81,24 +82,38 @@ class Decision:
 
     action: Action
     number: int = 0
+    group: StageGroup | None = None
     budget_spent: bool = False
     wait_seconds: float | None = None
 
+    @property
+    def key(self) -> JobKey:
+        """The Job it is about."""
+        return JobKey(self.number, self.group)
+
 
 def decide(
-    observation: Observation, attempts: list[Attempt], retry: Mapping[str, int], backoff_seconds: float
+    observation: Observation,
+    attempts: list[Attempt],
+    retry: Mapping[str, int],
+    backoff_seconds: float,
+    groups: Groups = TOGETHER,
 ) -> Decision:
     """Return what to do next; `retry` is the effective `spec.retry`."""
     last = attempts[-1] if attempts else None
-    if last and last.outcome is AttemptOutcome.SUCCEEDED:
-        return Decision(Action.SUCCEED, last.number)
     if last and last.outcome is None:
         return Decision(Action.STOP if observation.stop_wanted else Action.WAIT, last.number)
+    following = next_group(groups, last) if last else None
+    succeeded = last is not None and last.outcome is AttemptOutcome.SUCCEEDED
+    if last and succeeded and following is None:
+        return Decision(Action.SUCCEED, last.number)
     if observation.stop_wanted:
         return Decision(Action.REST, last.number if last else 0)
-    if last is None or last.outcome is AttemptOutcome.STOPPED:
-        return Decision(Action.START, last.number + 1 if last else 1)
-    return _decide_retry(observation, attempts, last, retry, backoff_seconds)
+    if last is None:
+        return Decision(Action.START, 1, groups[0])
+    if last.outcome is AttemptOutcome.FAILED:
+        return _decide_retry(observation, attempts, last, retry, backoff_seconds)
+    return Decision(Action.START, last.number, following) if succeeded else _next_attempt(last)
 
 
 def _decide_retry(
@@ -111,28 +126,32 @@ def _decide_retry(
     cause = last.cause or Cause.UNKNOWN
     requested = observation.run["spec"].get("retryRequest", "")
     if requested and requested != last.retry_request:
-        return Decision(Action.START, last.number + 1)
+        return _next_attempt(last)
     # A request grants one attempt more; it does not give a spent budget back.
     budget = int(retry.get(BUDGET_FIELDS.get(cause, ""), BUDGETS[cause]))
     failures = count_failures(observation.status, attempts)[cause]
     if 0 <= budget < failures:
         return Decision(Action.FAIL, last.number, budget_spent=budget > 0)
     if cause is Cause.PREEMPTED:
-        return Decision(Action.START, last.number + 1)
+        return _next_attempt(last)
     doublings = min(failures - 1, MOST_DOUBLINGS)
     pause = min(timedelta(seconds=backoff_seconds) * 2**doublings, LONGEST_BACKOFF)
     left = (parse_time(last.end_time) + pause - observation.now).total_seconds()
     if left > 0:
         return Decision(Action.WAIT, last.number, wait_seconds=left)
-    return Decision(Action.START, last.number + 1)
+    return _next_attempt(last)
+
+
+def _next_attempt(last: Attempt) -> Decision:
+    return Decision(Action.START, last.number + 1, group_to_repeat(last))
 
 
 def count_failures(status: Object, attempts: Sequence[Attempt]) -> Counter[str]:
     """Return how many attempts failed for each cause, those included that the status no longer lists."""
     counts: Counter[str] = Counter(status.get("failures", {}))
     told = status.get("attempts", ()) if "failures" in status else ()
-    counted = {record["number"] for record in told if "outcome" in record}
-    counts.update(str(a.cause) for a in attempts if a.cause and a.number not in counted)
+    counted = {record["job"] for record in told if "outcome" in record}
+    counts.update(str(a.cause) for a in attempts if a.cause and a.job not in counted)
     return counts
 
 

@@ -91,7 +91,7 @@ def newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Endi
     """Return what the newest attempt's pod tells: its last word, else what it reported live."""
     if not attempts:
         return Ending()
-    live = read_live(observation.status, attempts[-1].number)
+    live = read_live(observation.status, attempts[-1].number, attempts[-1].group)
     return read_ending(observation.pod(attempts[-1].job), live, TRAINER_CONTAINER)
 
 

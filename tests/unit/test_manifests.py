@@ -7,6 +7,7 @@ from typing import Any
 from builders import RUN_UID, RunBuilder
 
 from trainwright_operator.manifests import attempt_job, plan_config_map, trainer_access, workspace_claim
+from trainwright_operator.names import JobKey
 from trainwright_operator.plan import merge_spec, resolve_plan
 from trainwright_operator.settings import TrainerSettings
 
@@ -18,7 +19,7 @@ def make_job(run: Object, attempt: int = 1) -> Object:
     spec = merge_spec({}, run["spec"])
     plan = resolve_plan(run, spec, None).plan
     assert plan is not None
-    return attempt_job(run, spec, plan, TRAINER, attempt)
+    return attempt_job(run, spec, plan, TRAINER, JobKey(attempt))
 
 
 def pod_of(job: Object) -> Object:

@@ -32,6 +32,26 @@ class Stage(StrEnum):
     PUBLISHING = "Publishing"
 
 
+class StageGroup(StrEnum):
+    """Stages that one pod carries out where a run's stages are apart, in their order."""
+
+    DATASET = "Dataset"
+    TRAINING = "Training"
+    DELIVERY = "Delivery"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of this group; only those of Training ever use a GPU."""
+        return _GROUP_STAGES[self]
+
+
+_GROUP_STAGES = {
+    StageGroup.DATASET: (Stage.DATASET,),
+    StageGroup.TRAINING: (Stage.TRAINING, Stage.EVALUATION),
+    StageGroup.DELIVERY: (Stage.EXPORT, Stage.VERIFICATION, Stage.SEALING, Stage.PUBLISHING),
+}
+
+
 class Cause(StrEnum):
     """Why an attempt ended without success; each has a retry budget of its own or none at all."""
 
@@ -80,6 +100,7 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "Succeeded"
     DRY_RUN = "DryRun"
+    GROUP_DONE = "GroupDone"  # the stages of one group are done, and another group follows in another pod
     FAILED = "Failed"
 
 
@@ -437,6 +458,9 @@ class RunReport(Contract):
     """What one pod says of itself; at most `TERMINATION_MESSAGE_BYTES` of JSON."""
 
     attempt: int = Field(ge=1, description="Number of the attempt that reports.")
+    group: StageGroup | None = Field(
+        default=None, description="The stages this pod carries out; empty where one pod does all of them."
+    )
     sequence: int = Field(default=0, ge=0, description="Grows with every report of a pod.")
     heartbeat_time: datetime = Field(description="When the report was made.")
     progress: Progress

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from trainwright.contract import Outcome, Progress, RunPlan, RunReport, Stage
+from trainwright.contract import Outcome, Progress, RunPlan, RunReport, Stage, StageGroup
 from trainwright.errors import ConfigurationError, StepError
 from trainwright_trainer.failures import describe_failure
 from trainwright_trainer.logs import set_up_logging
@@ -47,6 +47,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     recipients: Annotated[Path | None, typer.Option(help="Public keys of those who may open it.")] = None,
     signing_key: Annotated[Path | None, typer.Option(help="publisher.key, which signs the model.")] = None,
     attempt: Annotated[int, typer.Option(min=1, help="Which attempt this is.")] = 1,
+    stages: Annotated[
+        StageGroup | None, typer.Option(help="Only these stages; those before must be done.")
+    ] = None,
     service_account: Annotated[
         Path | None, typer.Option(help="token and ca.crt: report to the run in the cluster.")
     ] = None,
@@ -63,7 +66,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         server = None if service_account is None else ApiServer.from_environment(service_account)
     except ConfigurationError as error:
         _explain(error)
-        Observers(last_word).observe(_report_of_no_execution(error, attempt), Moment.END)
+        Observers(last_word).observe(_report_of_no_execution(error, attempt, stages), Moment.END)
         raise typer.Exit(int(error.exit_code)) from error
     with ExitStack() as stack:
         observers: list[Observer] = [*last_word, _observe_locally(stack)]
@@ -79,6 +82,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
                 fence=None if reporter is None else reporter.fence,
                 stop=stop,
                 attempt=attempt,
+                group=stages,
             )
         except StepError as error:
             _explain(error)
@@ -111,9 +115,10 @@ def _explain(error: StepError) -> None:
     _LOG.error("%s%s", error, f" ({error.hint})" if error.hint else "")
 
 
-def _report_of_no_execution(error: ConfigurationError, attempt: int) -> RunReport:
+def _report_of_no_execution(error: ConfigurationError, attempt: int, group: StageGroup | None) -> RunReport:
     return RunReport(
         attempt=attempt,
+        group=group,
         heartbeat_time=datetime.now(UTC),
         progress=Progress(percent=0, stage=Stage.DATASET),
         outcome=Outcome.FAILED,

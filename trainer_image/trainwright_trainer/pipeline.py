@@ -28,8 +28,10 @@ from trainwright.contract import (
     RunPlan,
     RunReport,
     Stage,
+    StageGroup,
 )
 from trainwright.delivery import Fence
+from trainwright.errors import TemporaryError
 from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
 from trainwright_trainer.files import digest_bytes
 from trainwright_trainer.journal import Journal
@@ -71,20 +73,23 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     fence: Fence | None = None,
     stop: Event | None = None,
     attempt: int = 1,
+    group: StageGroup | None = None,
 ) -> RunResult:
     """Carry the plan out from the first stage that is not done in the workspace, or raise `StepError`.
+
+    Of a `group` only its stages are carried out: those before it must be done in the workspace.
 
     `observer` is told of every change of the report, `fence` is asked before a model is committed, and
     setting `stop` ends the execution with `PreemptedError` at the next batch or item.
     """
     places = replace(places, workspace=places.workspace.resolve())
     guarded = Observers([] if observer is None else [observer])
-    progress = RunProgress(plan, guarded, attempt=attempt, stop=stop or Event())
+    progress = RunProgress(plan, guarded, attempt=attempt, group=group, stop=stop or Event())
     with LogTail() as log:
         try:
             places.workspace.mkdir(parents=True, exist_ok=True)
             with lock_workspace(places.workspace):
-                result = _Execution(plan, places, progress, fence or _no_fence).run()
+                result = _Execution(plan, places, progress, fence or _no_fence, group).run()
         except Exception as error:
             failure = to_step_error(error)
             if failure is not error:
@@ -111,19 +116,31 @@ class _Step(Generic[_Output]):
 class _Execution:
     """One execution: which steps there are, and what each hands to the next."""
 
-    def __init__(self, plan: RunPlan, places: Places, progress: RunProgress, fence: Fence) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        places: Places,
+        progress: RunProgress,
+        fence: Fence,
+        group: StageGroup | None,
+    ) -> None:
         self._plan = plan
         self._places = places
         self._progress = progress
         self._fence = fence
+        self._group = group
         self._journal = Journal(places.workspace, plan.digest)
 
     def run(self) -> RunResult:
         dataset = self._build()
         if self._plan.dry_run:
             return RunResult(self._end(Outcome.DRY_RUN), dataset)
+        if self._group is StageGroup.DATASET:
+            return RunResult(self._end(Outcome.GROUP_DONE), dataset)
         weights = self._train(dataset)
         evaluation = self._evaluate(weights, dataset)
+        if self._group is StageGroup.TRAINING:
+            return RunResult(self._end(Outcome.GROUP_DONE), dataset, weights, evaluation)
         onnx = self._export(weights)
         verified = self._verify(onnx, weights, dataset)
         sealed, published = self._deliver(onnx, evaluation)
@@ -221,12 +238,21 @@ class _Execution:
         if recalled is not None and step.is_whole(recalled[0]):
             output, seconds = recalled
         else:
+            self._require_own(step.stage)
             start = time.monotonic()
             output = step.make()
             seconds = time.monotonic() - start
             self._journal.record(step.stage, input_digest, output, files=step.files(output), seconds=seconds)
         self._progress.finish(step.stage, seconds, **step.found(output))
         return output
+
+    def _require_own(self, stage: Stage) -> None:
+        """Raise where another group's pod should have done the stage: this one has not what that takes."""
+        if self._group is not None and stage not in self._group.stages:
+            raise TemporaryError(
+                f"stage {stage} is not done in the workspace, or what it made is damaged",
+                hint="The next attempt does it again. If this repeats, the pods do not share one volume.",
+            )
 
     def _pass_fence(self, file_id: str) -> None:
         self._progress.check()

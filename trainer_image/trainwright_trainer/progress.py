@@ -8,7 +8,16 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
-from trainwright.contract import CheckpointReport, FailureReport, Outcome, Progress, RunPlan, RunReport, Stage
+from trainwright.contract import (
+    CheckpointReport,
+    FailureReport,
+    Outcome,
+    Progress,
+    RunPlan,
+    RunReport,
+    Stage,
+    StageGroup,
+)
 from trainwright.errors import PreemptedError
 from trainwright_trainer.observers import Moment, Observer
 
@@ -27,14 +36,25 @@ _WEIGHTS = {
 class RunProgress:
     """Keeps the report and tells the observer; as the steps' watcher it also ends them when asked to stop."""
 
-    def __init__(self, plan: RunPlan, observer: Observer, *, attempt: int, stop: Event) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        observer: Observer,
+        *,
+        attempt: int,
+        stop: Event,
+        group: StageGroup | None = None,
+    ) -> None:
         self._stages = plan.stages
         self._observer = observer
         self._stop = stop
         self._epoch_clock = _EpochClock()
         self._made = 0
         self.report = RunReport(
-            attempt=attempt, heartbeat_time=_now(), progress=Progress(percent=0, stage=self._stages[0])
+            attempt=attempt,
+            group=group,
+            heartbeat_time=_now(),
+            progress=Progress(percent=0, stage=self._stages[0]),
         )
 
     def begin(self, stage: Stage) -> None:
@@ -56,9 +76,9 @@ class RunProgress:
         self._tell(Moment.STEP, **found)
 
     def end(self, outcome: Outcome, failure: FailureReport | None = None) -> None:
-        """The execution is over; only a success is a hundred percent."""
+        """The execution is over; only a success of the whole is a hundred percent."""
         progress = self.report.progress.model_copy(update={"estimated_remaining_seconds": None})
-        if failure is None:
+        if outcome in (Outcome.SUCCEEDED, Outcome.DRY_RUN):
             progress = progress.model_copy(update={"percent": 100})
         self._tell(Moment.END, outcome=outcome, failure=failure, progress=progress)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from trainwright_operator.api.compute import (
     ALLOWED_ENVIRONMENT,
     Compute,
+    Queue,
     Resources,
     Retry,
     Toleration,
@@ -66,6 +67,7 @@ __all__ = [
     "Onnx",
     "Parity",
     "PlanReference",
+    "Queue",
     "Recipients",
     "Resources",
     "Retry",

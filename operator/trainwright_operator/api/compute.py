@@ -1,4 +1,4 @@
-"""`spec.compute` and `spec.retry`: what a run's pod gets, and how often it is tried again."""
+"""`spec.compute`, `spec.queue`, `spec.retry`: what a run's pods get, and wait for; how often it is tried."""
 
 from __future__ import annotations
 
@@ -100,13 +100,15 @@ class PullSecret(Section):
     name: ObjectName = Field(description="Name of the Secret.")
 
 
+QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
 _OUR_KEYS = "self.{0}.all(key, !key.startsWith('trainwright.dev/') && !key.contains('.trainwright.dev/'))"
 
 
 class Compute(Section):
     """What the run's pod gets, and where it may run."""
 
-    built_in = {"gpus": 1, "gpuResource": "nvidia.com/gpu", "sharedMemory": "Auto"}  # noqa: RUF012
+    built_in = {"gpus": 1, "gpuResource": "nvidia.com/gpu", "sharedMemory": "Auto", "stages": "Together"}  # noqa: RUF012
 
     gpus: int | None = Field(default=None, ge=0, le=64, description="GPUs of the pod; 0 trains on the CPU.")
     gpu_resource: (
@@ -119,6 +121,17 @@ class Compute(Section):
         " limit. Auto computes it from workers, batch and image size.",
     )
     workspace: Workspace | None = None
+    stages: Literal["Together", "Apart"] | None = Field(
+        default=None,
+        description="Together: one pod does all stages. Apart: a pod without GPU builds the dataset, then one"
+        " with the GPU trains and evaluates, then one without exports, seals and publishes; they share the"
+        " workspace's claim, so it must be reachable from all their nodes.",
+    )
+    cpu_resources: Resources | None = Field(
+        default=None,
+        description="CPU and memory of the pods without a GPU where stages are Apart. Default: requests of"
+        " one CPU and 2Gi of memory, no limits.",
+    )
     node_selector: dict[str, LabelValue] | None = Field(
         default=None, max_length=32, description="Labels a node must have."
     )
@@ -155,6 +168,12 @@ class Compute(Section):
 
     rules = (
         Rule(
+            "!has(self.stages) || self.stages != 'Apart' || !has(self.workspace)"
+            " || !has(self.workspace.emptyDir)",
+            "spec.compute.stages is Apart, and spec.compute.workspace an emptyDir, which ends with its pod:"
+            " use a persistentVolumeClaim, or stages Together",
+        ),
+        Rule(
             "!has(self.environment) || self.environment.all(key, key in "
             f"[{', '.join(repr(name) for name in ALLOWED_ENVIRONMENT)}])",
             f"spec.compute.environment may only have {', '.join(ALLOWED_ENVIRONMENT)}",
@@ -162,6 +181,11 @@ class Compute(Section):
         Rule(
             "!has(self.labels) || " + _OUR_KEYS.format("labels"),
             "spec.compute.labels must not have keys of trainwright.dev: they are the operator's",
+        ),
+        Rule(
+            "!has(self.labels) || self.labels.all(key, key != 'kueue.x-k8s.io/queue-name'"
+            " && key != 'kueue.x-k8s.io/priority-class')",
+            "spec.compute.labels must not name a queue, which every Job would wait in: use spec.queue",
         ),
         Rule(
             "!has(self.annotations) || " + _OUR_KEYS.format("annotations"),
@@ -193,3 +217,12 @@ class Retry(Section):
     hang: int | None = _budget("Attempts after the trainer made no step for too long.")
     publishing: int | None = _budget("Attempts to deliver the finished model; none of them trains again.")
     unknown: int | None = _budget("Attempts after an error inside the trainer, or one nothing is known of.")
+
+
+class Queue(Section):
+    """The queue the Job that trains waits in, where Kueue is installed. Default: none, it starts at once."""
+
+    name: QueueName | None = Field(default=None, description="The LocalQueue of the run's namespace.")
+    priority_class: QueueName | None = Field(
+        default=None, description="Kueue's WorkloadPriorityClass. Default: the queue's own order."
+    )

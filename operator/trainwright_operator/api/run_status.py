@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainwright.contract import Cause, ImageCounts, PartsReport, RunReport, Stage
+from trainwright.contract import Cause, ImageCounts, PartsReport, RunReport, Stage, StageGroup
 from trainwright_operator.api.section import Observed, ShortText, Text
 from trainwright_operator.names import AttemptOutcome, Phase
 
@@ -56,9 +56,12 @@ class PlanReference(Observed):
 
 
 class Attempt(Observed):
-    """One attempt to carry out the run: one Job."""
+    """One attempt to carry out the run: one Job, or one for each group of its stages."""
 
     number: int = Field(ge=1, description="Number of the attempt; the first is 1.")
+    group: StageGroup | None = Field(
+        default=None, description="The stages this Job carries out, where compute.stages is Apart."
+    )
     job: ShortText = Field(description="Name of the Job.")
     pod: ShortText | None = Field(default=None, description="Name of the Job's pod.")
     node: ShortText | None = Field(default=None, description="Node the pod runs on.")
@@ -75,6 +78,7 @@ class Attempt(Observed):
     )
     cause: Cause | None = Field(default=None, description="Why the attempt failed.")
     exit_code: int | None = Field(default=None, description="Exit code of the trainer.")
+    stage: Stage | None = Field(default=None, description="The stage a failed attempt ended in.")
     resumed_from_epoch: int | None = Field(
         default=None, ge=0, description="The epoch whose checkpoint the attempt went on from."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from trainwright_operator.api.compute import Compute, Retry
+from trainwright_operator.api.compute import Compute, Queue, Retry
 from trainwright_operator.api.dataset import Dataset
 from trainwright_operator.api.delivery import Delivery
 from trainwright_operator.api.run_status import TrainingRunStatus
@@ -66,6 +66,7 @@ class TrainingRunSpec(Section):
     gate: Gate | None = None
     delivery: Delivery | None = None
     compute: Compute | None = None
+    queue: Queue | None = None
     retry: Retry | None = None
     ttl_seconds_after_finished: int | None = Field(
         default=None,

@@ -15,9 +15,13 @@ from trainwright_operator.manifests.ownership import child_labels, child_metadat
 from trainwright_operator.manifests.volumes import Mount, pod_mounts
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
+    GROUP_LABEL,
+    QUEUE_LABEL,
+    QUEUE_PRIORITY_LABEL,
     RETRY_REQUEST_ANNOTATION,
     TRAINER_ACCOUNT,
     TRAINER_CONTAINER,
+    JobKey,
     job_name,
 )
 from trainwright_operator.settings import TrainerSettings
@@ -27,18 +31,23 @@ Object = dict[str, Any]
 USER = 65532  # the image's user; volumes are made readable by its group
 GRACE_SECONDS = 120  # between SIGTERM and SIGKILL: enough to end a batch and save a checkpoint
 GPU_RESOURCE = "nvidia.com/gpu"
+CPU_RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}}  # of a pod that does not train
 TERMINATION_MESSAGE = "/dev/termination-log"
 TEMPORARY = "/tmp"  # noqa: S108  (an emptyDir of the pod's own)
 
 
 def attempt_job(
-    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, attempt: int
+    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, key: JobKey
 ) -> Object:
-    """Return the Job of one attempt: one pod, never repeated by the Job controller, never beside another."""
+    """Return a Job of an attempt: one pod, never repeated by the Job controller, never beside another.
+
+    Only a queue replaces its pod: it suspends the Job, and lets it go on later.
+    """
     name = run["metadata"]["name"]
-    metadata = child_metadata(run, job_name(name, attempt), plan.digest)
+    metadata = child_metadata(run, job_name(name, *key), plan.digest)
     compute = spec.compute or Compute()
-    metadata["labels"] = {**(compute.labels or {}), **metadata["labels"], ATTEMPT_LABEL: str(attempt)}
+    queue = _queue_labels(spec, key)
+    metadata["labels"] = {**(compute.labels or {}), **metadata["labels"], **_key_labels(key), **queue}
     metadata["annotations"] = {**(compute.annotations or {}), **metadata["annotations"]} | {
         RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", "")
     }
@@ -51,16 +60,32 @@ def attempt_job(
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "template": _pod_template(run, spec, plan, trainer, attempt),
+            "template": _pod_template(run, spec, plan, trainer, key),
+            # Only at its making: from then on the field is the queue's.
+            **({"suspend": True} if queue else {}),
         },
     }
 
 
+def _key_labels(key: JobKey) -> dict[str, str]:
+    labels = {ATTEMPT_LABEL: str(key.attempt)}
+    return labels | ({GROUP_LABEL: str(key.group)} if key.group else {})
+
+
+def _queue_labels(spec: TrainingRunSpec, key: JobKey) -> dict[str, str]:
+    """Return what makes a queue hold the Job; only one that trains is worth waiting for."""
+    queue = spec.queue
+    if queue is None or queue.name is None or spec.dry_run or not key.trains:
+        return {}
+    priority = {QUEUE_PRIORITY_LABEL: queue.priority_class} if queue.priority_class else {}
+    return {QUEUE_LABEL: queue.name} | priority
+
+
 def _pod_template(
-    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, attempt: int
+    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, key: JobKey
 ) -> Object:
     compute = spec.compute or Compute()
-    mounts = pod_mounts(run, spec, plan)
+    mounts = pod_mounts(run, spec, plan, key.group)
     pod: Object = {
         "restartPolicy": "Never",
         "serviceAccountName": TRAINER_ACCOUNT,
@@ -75,22 +100,24 @@ def _pod_template(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(compute, plan, trainer, attempt, mounts)],
+        "containers": [_container(compute, plan, trainer, key, mounts)],
         "volumes": [mount.volume() for mount in mounts],
     }
     return {
         "metadata": {
-            "labels": {**(compute.labels or {}), **child_labels(run), ATTEMPT_LABEL: str(attempt)},
+            "labels": {**(compute.labels or {}), **child_labels(run), **_key_labels(key)},
             "annotations": dict(compute.annotations or {}),
         },
-        "spec": pod | _placement(compute),
+        "spec": pod | _placement(compute, key),
     }
 
 
 def _container(
-    compute: Compute, plan: RunPlan, trainer: TrainerSettings, attempt: int, mounts: list[Mount]
+    compute: Compute, plan: RunPlan, trainer: TrainerSettings, key: JobKey, mounts: list[Mount]
 ) -> Object:
-    arguments = ["run", "--attempt", str(attempt), "--termination-message", TERMINATION_MESSAGE]
+    arguments = ["run", "--attempt", str(key.attempt), "--termination-message", TERMINATION_MESSAGE]
+    if key.group:
+        arguments += ["--stages", str(key.group)]
     for mount in mounts:
         if mount.option:
             arguments += [mount.option, mount.argument or mount.path]
@@ -103,7 +130,7 @@ def _container(
         "command": ["trainwright-trainer"],
         "args": arguments,
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
-        "resources": _resources(compute, plan),
+        "resources": _resources(compute, plan, key),
         "volumeMounts": [mount.volume_mount() for mount in mounts],
         "terminationMessagePath": TERMINATION_MESSAGE,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -115,7 +142,9 @@ def _container(
     }
 
 
-def _resources(compute: Compute, plan: RunPlan) -> Object:
+def _resources(compute: Compute, plan: RunPlan, key: JobKey) -> Object:
+    if not key.trains:
+        return _plain(compute.cpu_resources) or CPU_RESOURCES
     resources = _plain(compute.resources) or {}
     if plan.gpus:
         gpu = {compute.gpu_resource or GPU_RESOURCE: str(plan.gpus)}
@@ -123,14 +152,15 @@ def _resources(compute: Compute, plan: RunPlan) -> Object:
     return resources
 
 
-def _placement(compute: Compute) -> Object:
+def _placement(compute: Compute, key: JobKey) -> Object:
     """Return where the pod may run, as far as the run says so."""
     placement = {
         "nodeSelector": compute.node_selector,
         "tolerations": _plain(compute.tolerations),
         "affinity": compute.affinity,
         "priorityClassName": compute.priority_class_name,
-        "runtimeClassName": compute.runtime_class_name,
+        # A GPU's runtime shows every GPU of its node to a pod that asks for none.
+        "runtimeClassName": compute.runtime_class_name if key.trains else None,
         "schedulerName": compute.scheduler_name,
         "imagePullSecrets": _plain(compute.image_pull_secrets),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from trainwright.contract import RunPlan
+from trainwright.contract import RunPlan, StageGroup
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import plan_name, workspace_name
@@ -38,8 +38,10 @@ class Mount:
         return mount | ({"readOnly": True} if self.read_only else {})
 
 
-def pod_mounts(run: Object, spec: TrainingRunSpec, plan: RunPlan) -> list[Mount]:
-    """Return every mount of an attempt's pod."""
+def pod_mounts(
+    run: Object, spec: TrainingRunSpec, plan: RunPlan, group: StageGroup | None = None
+) -> list[Mount]:
+    """Return every mount of an attempt's pod: of a group of stages, what these need and nothing else."""
     name = run["metadata"]["name"]
     plan_folder = "/etc/trainwright/plan"
     mounts = [
@@ -53,13 +55,15 @@ def pod_mounts(run: Object, spec: TrainingRunSpec, plan: RunPlan) -> list[Mount]
         Mount("workspace", "/workspace", _workspace(name, spec), "--workspace", read_only=False),
         Mount("account", ACCOUNT_FOLDER, _account(), "--service-account"),
         Mount("temporary", "/tmp", {"emptyDir": {}}, read_only=False),  # noqa: S108
-        Mount("shared-memory", "/dev/shm", _shared_memory(spec, plan), read_only=False),  # noqa: S108
     ]
+    if group in (None, StageGroup.TRAINING):
+        mounts.append(Mount("shared-memory", "/dev/shm", _shared_memory(spec, plan), read_only=False))  # noqa: S108
     claim = spec.dataset.source.persistent_volume_claim
-    if claim:
+    if claim and group in (None, StageGroup.DATASET):
         source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
         mounts.append(Mount("data", "/data", source, "--data"))
-    return mounts + (_delivery_mounts(spec) if plan.delivery else [])
+    delivers = plan.delivery and group in (None, StageGroup.DELIVERY)
+    return mounts + (_delivery_mounts(spec) if delivers else [])
 
 
 def _delivery_mounts(spec: TrainingRunSpec) -> list[Mount]:
