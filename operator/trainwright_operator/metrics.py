@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from trainwright.contract import RunReport
+from trainwright.contract import Outcome, RunReport
 from trainwright_operator.names import AttemptOutcome, JobKey, Phase
 from trainwright_operator.queue import Key, Reconcile, WorkQueue
 from trainwright_operator.store import Store
@@ -81,9 +81,10 @@ class Metrics:
             if "outcome" not in attempt or known.get(_key(attempt), attempt["number"] < oldest):
                 continue
             self._attempts.labels(attempt["outcome"], attempt.get("cause", "")).inc()
-            if attempt["outcome"] != AttemptOutcome.SUCCEEDED or after["phase"] != Phase.SUCCEEDED:
+            if attempt["outcome"] != AttemptOutcome.SUCCEEDED:
                 continue
-            if report := last_report():
+            report = last_report()
+            if report and report.outcome is not Outcome.GROUP_DONE:
                 for stage, seconds in report.finished_stages.items():
                     self._stages.labels(stage).observe(seconds)
 

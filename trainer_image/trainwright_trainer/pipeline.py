@@ -31,7 +31,7 @@ from trainwright.contract import (
     StageGroup,
 )
 from trainwright.delivery import Fence
-from trainwright.errors import TemporaryError
+from trainwright.errors import StorageError
 from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
 from trainwright_trainer.files import digest_bytes
 from trainwright_trainer.journal import Journal
@@ -249,7 +249,7 @@ class _Execution:
     def _require_own(self, stage: Stage) -> None:
         """Raise where another group's pod should have done the stage: this one has not what that takes."""
         if self._group is not None and stage not in self._group.stages:
-            raise TemporaryError(
+            raise StorageError(
                 f"stage {stage} is not done in the workspace, or what it made is damaged",
                 hint="The next attempt does it again. If this repeats, the pods do not share one volume.",
             )
