@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from trainwright.contract import Cause, ExitCode, Stage, StageGroup
+from trainwright_operator.causes import classify
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
     GROUP_LABEL,
     RETRY_REQUEST_ANNOTATION,
-    TRAINER_CONTAINER,
     AttemptOutcome,
     job_name,
 )
@@ -31,13 +31,6 @@ KEPT = 10
 
 MESSAGE_CHARACTERS = 200
 """Of an attempt's message are kept so many in the status; the last one's is in `status.failure` in full."""
-
-EXIT_CAUSES: Mapping[int, Cause] = {
-    **{code: Cause[code.name] for code in ExitCode if code is not ExitCode.SUCCESS},
-    128 + 7: Cause.SHM_EXHAUSTED,  # SIGBUS: a page of /dev/shm could not be had
-    128 + 15: Cause.PREEMPTED,  # ended by SIGTERM before the trainer could answer it
-    128 + 9: Cause.KILLED,  # killed from outside; the kernel's memory killer is told apart before
-}
 
 
 @dataclass(frozen=True)
@@ -171,8 +164,9 @@ def read_history(observation: Observation) -> list[Attempt]:
 def _complete(attempt: Attempt, observation: Observation) -> Attempt:
     if attempt.outcome is not None:
         return attempt
-    job, pod = observation.jobs.get(attempt.job), observation.pod(attempt.job)
-    ending = read_ending(pod, read_live(observation.status, attempt.number, attempt.group), TRAINER_CONTAINER)
+    job = observation.jobs.get(attempt.job)
+    pod = observation.pod(attempt.job)
+    ending = read_ending(pod, read_live(observation.status, attempt.number, attempt.group), attempt.number)
     attempt = replace(
         attempt,
         pod=ending.pod or attempt.pod,
@@ -223,7 +217,6 @@ def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: 
         return replace(attempt, outcome=AttemptOutcome.STOPPED, exit_code=ending.exit_code, end_time=end_time)
     cause = classify(ending)
     stage = ending.failure.stage if ending.failure else None
-    message = ending.failure.message if ending.failure else ending.message
     return replace(
         attempt,
         outcome=AttemptOutcome.FAILED,
@@ -231,19 +224,16 @@ def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: 
         exit_code=ending.exit_code,
         stage=stage,
         end_time=end_time,
-        message=message or f"the pod ended without a word (exit code {ending.exit_code})",
+        message=_tell(ending, cause) or f"the pod ended without a word (exit code {ending.exit_code})",
     )
 
 
-def classify(ending: Ending) -> Cause:
-    """Return why a pod ended without success; facts of the cluster count more than the pod's own word."""
-    if ending.disrupted:
-        return Cause.PREEMPTED
-    if ending.out_of_memory:
-        return Cause.HOST_OOM
-    if ending.exit_code is None:
-        return ending.failure.cause if ending.failure else Cause.KILLED
-    return EXIT_CAUSES.get(ending.exit_code, Cause.UNKNOWN)
+def _tell(ending: Ending, cause: Cause) -> str:
+    """Return why a pod ended: in the trainer's words if they are about this cause, else in the cluster's."""
+    told = ending.failure.message if ending.failure else ""
+    if ending.failure and ending.failure.cause is cause:
+        return told
+    return ending.message or told
 
 
 def _condition(job: Object, type_: str) -> Object | None:

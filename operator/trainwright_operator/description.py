@@ -7,7 +7,7 @@ from typing import Any
 from trainwright.contract import Outcome, RunReport, Stage
 from trainwright_operator.attempts import Attempt
 from trainwright_operator.conditions import Condition, holds
-from trainwright_operator.names import TRAINER_CONTAINER, AttemptOutcome, ConditionType, Phase, Reason
+from trainwright_operator.names import AttemptOutcome, ConditionType, Phase, Reason
 from trainwright_operator.reports import describe_waiting
 from trainwright_operator.retries import Action, count_failures
 from trainwright_operator.situation import Situation
@@ -61,7 +61,7 @@ def _admitted(situation: Situation) -> Condition:
         admitted = bool(last.pod)
         message = f"pod {last.pod} ran on node {last.node}" if admitted else f"Job {last.job} has no pod yet"
         return Condition(ConditionType.ADMITTED, admitted, Reason.CREATED, message)
-    if waiting := describe_waiting(pod, TRAINER_CONTAINER):
+    if waiting := describe_waiting(pod):
         return Condition(ConditionType.ADMITTED, False, Reason.CREATED, f"pod {last.pod}: {waiting}")
     where = pod["spec"].get("nodeName")
     message = f"pod {pod['metadata']['name']} " + (f"is on node {where}" if where else "waits for a node")

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trainwright.contract import FailureReport, Outcome, RunReport, StageGroup
+from trainwright_operator.names import TRAINER_CONTAINER
 
 Object = dict[str, Any]
 
@@ -23,8 +24,10 @@ class Ending:
     node: str = ""
     image: str = ""
     exit_code: int | None = None
-    out_of_memory: bool = False
-    disrupted: bool = False
+    container_reason: str = ""  # why the container ended, in the kubelet's word
+    waiting_reason: str = ""  # why it did not even start
+    pod_reason: str = ""
+    disruption: str = ""  # the reason of DisruptionTarget
     message: str = ""
     log_tail: str = ""
     report: RunReport | None = None
@@ -45,25 +48,29 @@ class Ending:
         return self.report.resumed_from_epoch if self.report else None
 
 
-def read_ending(pod: Object | None, live_report: RunReport | None, container: str) -> Ending:
-    """Return what is known of a pod: its last word if it had one, else its newest live report."""
+def read_ending(pod: Object | None, live: RunReport | None, attempt: int) -> Ending:
+    """Return what is known of an attempt's pod: its last word if it had one, else its newest live report."""
     if pod is None:
-        return Ending(report=live_report)
+        return Ending(report=live)
     status = pod.get("status", {})
-    state = _container_status(status, container)
-    terminated = state.get("state", {}).get("terminated")
-    last_word = parse_report(terminated.get("message", "")) if terminated else None
-    log_tail = terminated.get("message", "") if terminated and last_word is None else ""
+    state = _container_status(status, TRAINER_CONTAINER)
+    terminated = state.get("state", {}).get("terminated") or {}
+    text = terminated.get("message", "")
+    word = parse_report(text)
+    disruption = _find_disruption(status)
     return Ending(
         pod=pod["metadata"]["name"],
         node=pod["spec"].get("nodeName", ""),
         image=(state.get("imageID") or state.get("image", ""))[:IMAGE_CHARACTERS],
-        exit_code=terminated["exitCode"] if terminated else None,
-        out_of_memory=bool(terminated and terminated.get("reason") == "OOMKilled"),
-        disrupted=_is_disrupted(status),
-        message=status.get("message", "") or (terminated or {}).get("reason", ""),
-        log_tail=log_tail[-LOG_TAIL_CHARACTERS:],
-        report=last_word or live_report,
+        exit_code=terminated.get("exitCode"),
+        container_reason=terminated.get("reason", ""),
+        waiting_reason=(state.get("state", {}).get("waiting") or {}).get("reason", ""),
+        pod_reason=status.get("reason", ""),
+        disruption=disruption.get("reason") or ("Unknown" if disruption else ""),
+        message=status.get("message") or disruption.get("message") or terminated.get("reason", ""),
+        log_tail="" if word else text[-LOG_TAIL_CHARACTERS:],
+        # The word of another attempt, in whatever way it came here, says nothing about this one.
+        report=word if word and word.attempt == attempt else live,
     )
 
 
@@ -92,13 +99,13 @@ def parse_report(text: str) -> RunReport | None:
         return None
 
 
-def describe_waiting(pod: Object, container: str) -> str:
+def describe_waiting(pod: Object) -> str:
     """Return why a pod does not run yet, or nothing if there is no reason to tell."""
     status = pod.get("status", {})
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"not scheduled: {condition.get('message') or condition.get('reason', '')}"
-    waiting = _container_status(status, container).get("state", {}).get("waiting")
+    waiting = _container_status(status, TRAINER_CONTAINER).get("state", {}).get("waiting")
     if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
         return f"{waiting['reason']}: {waiting.get('message', '')}"
     return ""
@@ -112,8 +119,10 @@ def _container_status(status: Object, container: str) -> Object:
     return {}
 
 
-def _is_disrupted(status: Object) -> bool:
-    """Whether the cluster took the pod away; one evicted for filling its own volumes would do so again."""
-    return any(
-        c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ())
-    )
+def _find_disruption(status: Object) -> Object:
+    """Return the condition that says why the cluster took the pod away, if it did."""
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            found: Object = condition
+            return found
+    return {}

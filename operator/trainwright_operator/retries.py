@@ -11,10 +11,8 @@ from typing import Any
 
 from trainwright.contract import Cause, StageGroup
 from trainwright_operator.attempts import Attempt, Observation
-from trainwright_operator.conditions import MESSAGE_CHARACTERS
 from trainwright_operator.groups import TOGETHER, Groups, group_to_repeat, next_group
 from trainwright_operator.names import AttemptOutcome, JobKey
-from trainwright_operator.reports import Ending
 from trainwright_operator.times import parse_time
 
 Object = dict[str, Any]
@@ -22,28 +20,15 @@ Object = dict[str, Any]
 LONGEST_BACKOFF = timedelta(minutes=6)
 MOST_DOUBLINGS = 16  # of the pause; an unlimited budget would otherwise make a time that can't be held
 
-BUDGETS: Mapping[Cause, int] = {
-    Cause.USER_CONFIG: 0,
-    Cause.DATA: 0,
-    Cause.NAN: 0,
-    Cause.SHM_EXHAUSTED: 2,
-    Cause.HOST_OOM: 2,
-    Cause.CUDA_OOM: 2,
-    Cause.HANG: 1,
-    Cause.GPU_FAULT: 3,
-    Cause.PREEMPTED: -1,
-    Cause.NODE_LOST: 3,
-    Cause.STORAGE: 3,
-    Cause.NETWORK: 3,
-    Cause.IMAGE_PULL: 3,
-    Cause.UNSCHEDULABLE: 0,
-    Cause.KILLED: 3,
-    Cause.PUBLISHING: 5,
-    Cause.SUPERSEDED: 3,
-    Cause.INTERNAL: 1,
-    Cause.UNKNOWN: 1,
+BUDGETS: Mapping[str, int] = {
+    "outOfMemory": 2,
+    "hang": 1,
+    "preemption": -1,
+    "infrastructure": 3,
+    "publishing": 5,
+    "unknown": 1,
 }
-"""Built-in number of further attempts after one failed for this cause; -1 is no limit."""
+"""Built-in number of further attempts, by the member of `spec.retry` that sets it; -1 is no limit."""
 
 BUDGET_FIELDS: Mapping[Cause, str] = {
     Cause.SHM_EXHAUSTED: "outOfMemory",
@@ -56,13 +41,14 @@ BUDGET_FIELDS: Mapping[Cause, str] = {
     Cause.STORAGE: "infrastructure",
     Cause.NETWORK: "infrastructure",
     Cause.IMAGE_PULL: "infrastructure",
+    Cause.UNSCHEDULABLE: "infrastructure",
     Cause.KILLED: "infrastructure",
     Cause.SUPERSEDED: "infrastructure",
     Cause.PUBLISHING: "publishing",
     Cause.INTERNAL: "unknown",
     Cause.UNKNOWN: "unknown",
 }
-"""The member of `spec.retry` that sets a cause's budget."""
+"""The budget each cause is taken from; causes that are not here have none: a retry would end the same way."""
 
 
 class Action(StrEnum):
@@ -128,8 +114,8 @@ def _decide_retry(
     if requested and requested != last.retry_request:
         return _next_attempt(last)
     # A request grants one attempt more; it does not give a spent budget back.
-    budget = int(retry.get(BUDGET_FIELDS.get(cause, ""), BUDGETS[cause]))
-    failures = count_failures(observation.status, attempts)[cause]
+    budget = find_budget(cause, retry)
+    failures = count_against_budget(cause, count_failures(observation.status, attempts))
     if 0 <= budget < failures:
         return Decision(Action.FAIL, last.number, budget_spent=budget > 0)
     if cause is Cause.PREEMPTED:
@@ -146,6 +132,19 @@ def _next_attempt(last: Attempt) -> Decision:
     return Decision(Action.START, last.number + 1, group_to_repeat(last))
 
 
+def find_budget(cause: Cause, retry: Mapping[str, int]) -> int:
+    """Return how many further attempts a cause may cost; `retry` is the effective `spec.retry`."""
+    field = BUDGET_FIELDS.get(cause)
+    return int(retry.get(field, BUDGETS[field])) if field else 0
+
+
+def count_against_budget(cause: Cause, failures: Mapping[str, int]) -> int:
+    """Return how many attempts have failed for this cause, or for another one that shares its budget."""
+    field = BUDGET_FIELDS.get(cause)
+    shared = [each for each in Cause if BUDGET_FIELDS.get(each) == field] if field else [cause]
+    return sum(failures.get(each, 0) for each in shared)
+
+
 def count_failures(status: Object, attempts: Sequence[Attempt]) -> Counter[str]:
     """Return how many attempts failed for each cause, those included that the status no longer lists."""
     counts: Counter[str] = Counter(status.get("failures", {}))
@@ -153,35 +152,3 @@ def count_failures(status: Object, attempts: Sequence[Attempt]) -> Counter[str]:
     counted = {record["job"] for record in told if "outcome" in record}
     counts.update(str(a.cause) for a in attempts if a.cause and a.job not in counted)
     return counts
-
-
-def describe_failure(attempt: Attempt, ending: Ending) -> Object:
-    """Return `status.failure` of a run whose last attempt is this one, and ended so."""
-    failure = ending.failure
-    told = failure.model_dump(mode="json", by_alias=True, exclude_none=True) if failure else {}
-    body = {
-        "logTail": ending.log_tail,
-        **told,
-        "cause": attempt.cause or Cause.UNKNOWN,
-        "message": attempt.message[:MESSAGE_CHARACTERS],
-        "exitCode": attempt.exit_code,
-    }
-    body["hint"] = body.get("hint") or HINTS.get(Cause(body["cause"]), "")
-    return {key: value for key, value in body.items() if value not in (None, "")}
-
-
-HINTS: Mapping[Cause, str] = {
-    Cause.NAN: "lower training.learningRate, or set training.mixedPrecision to false: another run",
-    Cause.SHM_EXHAUSTED: "raise compute.sharedMemory and the memory limit, or lower training.workers",
-    Cause.HOST_OOM: "raise compute.resources.limits.memory, or lower training.workers or training.batchSize",
-    Cause.CUDA_OOM: "lower training.batchSize or training.imageSize, or choose a GPU with more memory",
-    Cause.HANG: "look at the log tail for what it waits on: a GPU, a volume or a server",
-    Cause.GPU_FAULT: "look at the GPU and the driver of the node, then set spec.retryRequest to a new value",
-    Cause.NODE_LOST: "look at the node, then set spec.retryRequest to a new value",
-    Cause.STORAGE: "look at the volumes; a full workspace needs another run with a larger compute.workspace",
-    Cause.NETWORK: "look whether the server that the message names answers, then set spec.retryRequest",
-    Cause.IMAGE_PULL: "mend the image or compute.imagePullSecrets",
-    Cause.UNSCHEDULABLE: "mend what the scheduler names: resources, node selectors, tolerations, claims",
-    Cause.KILLED: "look at the events of the run's pods and nodes, then set spec.retryRequest to a new value",
-    Cause.UNKNOWN: "look at the log tail and the pod's events, then set spec.retryRequest to a new value",
-}

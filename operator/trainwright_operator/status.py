@@ -9,9 +9,10 @@ from trainwright.contract import RunReport, Stage
 from trainwright_operator.attempts import KEPT, Attempt, Observation
 from trainwright_operator.conditions import holds, stamp
 from trainwright_operator.description import FINAL_PHASES, describe_run
-from trainwright_operator.names import TRAINER_CONTAINER, ConditionType, Phase, plan_name
+from trainwright_operator.failures import describe_failure
+from trainwright_operator.names import ConditionType, Phase, plan_name
 from trainwright_operator.reports import Ending, read_ending, read_live
-from trainwright_operator.retries import Action, count_failures, describe_failure
+from trainwright_operator.retries import Action, count_failures
 from trainwright_operator.situation import Situation
 from trainwright_operator.size import fit
 from trainwright_operator.times import format_time
@@ -91,8 +92,9 @@ def newest_ending(observation: Observation, attempts: Sequence[Attempt]) -> Endi
     """Return what the newest attempt's pod tells: its last word, else what it reported live."""
     if not attempts:
         return Ending()
-    live = read_live(observation.status, attempts[-1].number, attempts[-1].group)
-    return read_ending(observation.pod(attempts[-1].job), live, TRAINER_CONTAINER)
+    last = attempts[-1]
+    live = read_live(observation.status, last.number, last.group)
+    return read_ending(observation.pod(last.job), live, last.number)
 
 
 def _results(before: Object, report: RunReport | None) -> Object:

@@ -84,7 +84,7 @@ def test_the_defaults_in_words_are_the_operators() -> None:
     compute, retry = _properties(api.Compute), _properties(api.Retry)
     for cause, field in BUDGET_FIELDS.items():
         if cause.lower() == field.lower():
-            assert retry[field]["description"].endswith(f"Default: {BUDGETS[cause]}."), field
+            assert retry[field]["description"].endswith(f"Default: {BUDGETS[field]}."), field
     assert compute["gpuResource"]["description"].endswith(f"Default: {GPU_RESOURCE}.")
     claim = compute["workspace"]["properties"]["persistentVolumeClaim"]["properties"]
     assert claim["size"]["description"].endswith(f"Default: {WORKSPACE_SIZE}.")

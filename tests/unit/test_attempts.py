@@ -74,6 +74,7 @@ def test_a_recorded_outcome_is_never_revised() -> None:
         (137, "OOMKilled", Cause.HOST_OOM),
         (137, "Error", Cause.KILLED),
         (143, "Error", Cause.PREEMPTED),
+        (135, "Error", Cause.SHM_EXHAUSTED),
         (1, "Error", Cause.UNKNOWN),
         (139, "Error", Cause.UNKNOWN),
     ],
@@ -98,7 +99,7 @@ def test_a_pod_evicted_for_filling_its_own_volume_costs_an_attempt() -> None:
     message = 'Usage of EmptyDir volume "workspace" exceeds the limit "1Gi".'
     pod = make_pod(1, phase="Failed", reason="Evicted", message=message)
     history = read_history(observe(RunBuilder().build(), (make_job(1, condition="Failed"), pod)))
-    assert (history[0].cause, history[0].message) == (Cause.KILLED, message)
+    assert (history[0].cause, history[0].message) == (Cause.STORAGE, message)
 
 
 def test_the_trainers_last_word_becomes_the_attempts_message() -> None:

@@ -19,7 +19,7 @@ from documents import DOCUMENTS, ROOT, Command, read_anchors, read_blocks, read_
 
 from trainwright.contract import Cause, ExitCode, Stage
 from trainwright_operator import crds, names
-from trainwright_operator.attempts import EXIT_CAUSES
+from trainwright_operator.causes import EXIT_CAUSES
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.retries import BUDGET_FIELDS, BUDGETS
 
@@ -231,7 +231,7 @@ def test_causes_have_the_exit_codes_and_budgets_of_the_code() -> None:
         field = BUDGET_FIELDS.get(cause)
         assert told[cause] == [
             "any other" if cause is Cause.UNKNOWN else ", ".join(map(str, codes)),
-            str(BUDGETS[cause]),
+            str(BUDGETS[field]) if field else "0",
             f"`retry.{field}`" if field else "",
         ]
 

@@ -511,8 +511,10 @@ class RunLife(RuleBasedStateMachine):
         if not before or before["outcome"] != "Failed" or requested != before.get("retryRequest", ""):
             return
         cause = Cause(before["cause"])
-        budget = self.retry.get(BUDGET_FIELDS.get(cause, ""), BUDGETS[cause])
-        assert budget < 0 or self.counts[cause] <= budget, f"budget {budget} of {cause} is overdrawn"
+        field = BUDGET_FIELDS.get(cause)
+        budget = self.retry.get(field, BUDGETS[field]) if field else 0
+        spent = sum(self.counts[each] for each in Cause if BUDGET_FIELDS.get(each) == field)
+        assert budget < 0 or spent <= budget, f"budget {budget} of {cause} is overdrawn"
 
     def check_status(self, before: Object, status: Object) -> None:
         """What must hold when a status is written."""

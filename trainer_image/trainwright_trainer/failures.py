@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 import socket
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from trainwright.contract import FailureReport, Stage
+from trainwright.contract import Cause, FailureReport, Stage
 from trainwright.errors import (
     CudaOutOfMemoryError,
     GpuFaultError,
@@ -22,42 +21,23 @@ from trainwright.errors import (
     StepError,
     StorageError,
 )
+from trainwright.symptoms import recognise
 
 _MAX_MESSAGE = 800
 _MAX_TAIL = 2000
 _TAIL_LINES = 40
-_HOST_MEMORY_HINT = "Raise compute.resources.limits.memory, or lower training.workers or training.batchSize."
-_TOLD_BY_RUNTIME: tuple[tuple[str, type[StepError], str], ...] = (
-    (
-        r"DataLoader worker .* killed by signal: Bus error|shared memory\(shm\)|insufficient shared memory",
-        SharedMemoryError,
-        "Raise compute.sharedMemory, which counts against compute.resources.limits.memory; or lower"
-        " training.workers.",
-    ),
-    (
-        r"DataLoader worker .* killed by signal: Killed",
-        HostOutOfMemoryError,
-        f"A process that loads images was out of memory. {_HOST_MEMORY_HINT}",
-    ),
-    (
-        r"CUDA.*out of memory|CUBLAS_STATUS_ALLOC_FAILED",
-        CudaOutOfMemoryError,
-        "Lower training.batchSize or training.imageSize, or choose a GPU with more memory.",
-    ),
-    (r"out of memory|can't allocate memory", HostOutOfMemoryError, _HOST_MEMORY_HINT),
-    (
-        r"CUDA error|CUDNN_STATUS_(?:INTERNAL|EXECUTION_FAILED)|CUBLAS_STATUS_(?:INTERNAL|EXECUTION_FAILED)"
-        r"|uncorrectable ECC|NCCL error|No CUDA GPUs are available|GPU is lost",
-        GpuFaultError,
-        "The GPU or its driver failed: look at both on the node.",
-    ),
-    (
-        r"\bNaN\b.*persisted|loss.*is (?:NaN|not a number)",
-        NotANumberError,
-        "Lower training.learningRate, or set training.mixedPrecision to false.",
-    ),
-)
-"""What messages of torch and Ultralytics tell, the more certain first; CUDA reports much in its own way."""
+_HINTS: dict[type[StepError], str] = {
+    SharedMemoryError: "Raise compute.sharedMemory, which counts against compute.resources.limits.memory; or"
+    " lower training.workers.",
+    HostOutOfMemoryError: "Raise compute.resources.limits.memory, or lower training.workers or"
+    " training.batchSize.",
+    CudaOutOfMemoryError: "Lower training.batchSize or training.imageSize, or choose a GPU with more memory.",
+    GpuFaultError: "The GPU or its driver failed: look at both on the node.",
+    NotANumberError: "Lower training.learningRate, or set training.mixedPrecision to false.",
+    NetworkError: "A server did not answer: look whether it does from the node's network.",
+    StorageError: "Look at the volumes; a full workspace needs another run with a larger compute.workspace.",
+}
+_KINDS = {kind.cause: kind for kind in _HINTS}
 _CONNECTION_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
 _STORAGE_ERRORS = {
     errno.ENOSPC: "The volume is full: ask for a larger workspace (compute.workspace).",
@@ -126,14 +106,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _recognise(error: BaseException) -> tuple[type[StepError], str] | None:
     """Return the kind of an error that is foreseen, and what can be done about it."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return HostOutOfMemoryError, _HOST_MEMORY_HINT
     if isinstance(error, OSError) and error.errno in _STORAGE_ERRORS:
         return StorageError, _STORAGE_ERRORS[error.errno]
-    if isinstance(error, _CONNECTION_ERRORS):
-        return NetworkError, "A server did not answer: look whether it does from the node's network."
-    if isinstance(error, RuntimeError):  # torch's own errors are such
-        for pattern, kind, hint in _TOLD_BY_RUNTIME:
-            if re.search(pattern, str(error), re.IGNORECASE):
-                return kind, hint
-    return None
+    kind: type[StepError] | None = None
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        kind = HostOutOfMemoryError
+    elif isinstance(error, _CONNECTION_ERRORS):
+        kind = NetworkError
+    elif isinstance(error, RuntimeError):  # torch's own errors are such
+        kind = _KINDS.get(recognise(str(error)) or Cause.INTERNAL)
+    return (kind, _HINTS[kind]) if kind else None
