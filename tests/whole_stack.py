@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from trainer_process import TrainerProcess, read_events
 
 from trainwright.contract import Stage
 
@@ -41,7 +42,7 @@ TRAINING = {
     "learningRate": 0.002,
     "arguments": {"nbs": 8, "mosaic": 0.0},
 }
-SETTINGS = {"retryBackoffSeconds": 1}
+SETTINGS = {"retryBackoffSeconds": 0.2}
 
 
 def require(present: object, missing: str) -> None:
@@ -131,6 +132,12 @@ class Cluster:
         runs = self.stack.folder / "node/pods" / pod["metadata"]["uid"] / "containers" / name
         newest = max((int(run.name) for run in runs.glob("[0-9]*")), default=0)
         return Process(runs / str(newest))
+
+    def trainer(self, pod: Object) -> TrainerProcess | None:
+        """Return a pod's trainer, or None before it runs."""
+        process = self.container(pod)
+        pid = process.pid()
+        return TrainerProcess(pid, process.log) if pid else None
 
     def server(self, name: str) -> Server:
         """Return a program of the stack: kube-apiserver or s3."""
@@ -293,6 +300,26 @@ class Team:
         found: Object = pod
         return found
 
+    def trainer(self, run: str, attempt: int) -> TrainerProcess:
+        """Return the trainer of an attempt as soon as it runs."""
+        found: list[TrainerProcess] = []
+
+        def runs() -> bool:
+            selector = f"trainwright.dev/run={run},trainwright.dev/attempt={attempt}"
+            pods = self.get("pods", "-l", selector)["items"]
+            trainer = self.cluster.trainer(pods[0]) if pods else None
+            found.extend([trainer] if trainer else [])
+            return bool(found)
+
+        wait(runs, f"the trainer of {run}, attempt {attempt}, runs: {self.status(run)}")
+        return found[0]
+
+    def journal(self, run: str) -> Object:
+        """Return the entries of a run's stage journal; none before the first stage is done."""
+        path = self.volume(f"{run}-workspace") / "journal.json"
+        entries: Object = json.loads(path.read_text())["entries"] if path.exists() else {}
+        return entries
+
     def logs(self, run: str, attempt: int) -> list[Object]:
         """Return the lines of an attempt's log that are JSON."""
         text = self.kubectl("logs", self.pod(run, attempt)["metadata"]["name"])
@@ -332,6 +359,19 @@ class Team:
         fetched: Object = json.loads(done.stdout)
         return fetched
 
+    def assert_published_once(self, run: str, model: str) -> None:
+        """One version, one pair of parts, nothing left over, and its reader opens what the run tells of."""
+        version = self.status(run)["model"]["version"]
+        fetched = self.fetch(model)
+        assert fetched["version"] == version
+        assert fetched["digest"] == self.status(run)["model"]["digest"]
+        left = {name: len(names) for name, names in self.published(model).items()}
+        assert left == {"small": 1, "big": 1}, self.published(model)
+        pointers = {path.name for path in (self.stack.folder / "api/data/models").glob(f"{model}.*json")}
+        assert pointers == {f"{model}.json", f"{model}.{version}.json"}
+        uploads = (self.stack.folder / "s3/data/models").rglob(".sgwtmp/multipart/*/*")
+        assert [path for path in uploads if path.is_dir() and any(path.iterdir())] == []
+
     def published(self, model: str) -> dict[str, list[str]]:
         """Return the names of all parts of a model that lie on the two servers."""
         on_api = (self.stack.folder / "api/data/models").glob(f"{model}.*.small")
@@ -352,6 +392,11 @@ def condition(status: Object, type_: str) -> Object:
     """Return one condition of a status."""
     found: Object = next(item for item in status["conditions"] if item["type"] == type_)
     return found
+
+
+def last_epoch(trainer: TrainerProcess) -> int:
+    """Return the last epoch that a trainer tells in its log, and thus saved."""
+    return max(trained_epochs(read_events(trainer.log)), default=0)
 
 
 def trained_epochs(lines: list[Object]) -> list[int]:
