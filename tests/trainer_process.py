@@ -1,4 +1,4 @@
-"""The trainer of a pod seen from outside, as the machine it runs on can: frozen, driven to a point, killed."""
+"""The trainer of a pod seen from outside, as its machine can: frozen, driven to a point, killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ class TrainerProcess:
         """End it without a chance to clean up, as the kernel does when memory is short."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def drive(self, reached: Callable[[], object], what: str, seconds: float = 90) -> None:
+    def alive(self) -> bool:
+        """Whether it runs, or is frozen."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    def drive(self, reached: Callable[[], object], what: str, seconds: float = 180) -> None:
         """Let it run in slices of milliseconds until something holds, and leave it frozen there.
 
         So a point that lasts no longer than a few of them is not missed, however busy the machine is.
@@ -68,4 +72,3 @@ def read_events(log: Path) -> list[Object]:
 def stage_of(events: list[Object]) -> str:
     """Return the stage that a trainer is in: the one it told last."""
     return str(events[-1]["stage"]) if events else ""
-

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from trainer_process import TrainerProcess, read_events
 
 from trainwright.contract import Stage
@@ -42,7 +43,7 @@ TRAINING = {
     "learningRate": 0.002,
     "arguments": {"nbs": 8, "mosaic": 0.0},
 }
-SETTINGS = {"retryBackoffSeconds": 0.2}
+SETTINGS = {"retryBackoffSeconds": 0}
 
 
 def require(present: object, missing: str) -> None:
@@ -106,7 +107,7 @@ class Cluster:
         """Run kubectl; a manifest goes to its standard input."""
         return subprocess.run(
             self._command(arguments),
-            input=None if manifest is None else yaml.safe_dump(manifest),
+            input=None if manifest is None else json.dumps(manifest),
             capture_output=True,
             text=True,
             timeout=180,
@@ -138,6 +139,31 @@ class Cluster:
         process = self.container(pod)
         pid = process.pid()
         return TrainerProcess(pid, process.log) if pid else None
+
+    @contextmanager
+    def cut_off(self, pod: Object) -> Iterator[None]:
+        """Keep a pod's trainer from the API server as long as this lasts: it finds nobody to trust."""
+        authority = self.account_folder(pod) / "ca.crt"
+        content, over = authority.read_bytes(), Event()
+
+        def spoil() -> None:
+            while not over.is_set():
+                if authority.stat().st_size:  # the node brings it back from time to time
+                    authority.write_bytes(b"")
+                over.wait(0.05)
+
+        thread = Thread(target=spoil)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            authority.write_bytes(content)
+
+    def account_folder(self, pod: Object) -> Path:
+        """Return where a pod's token and certificate authority lie."""
+        return self.stack.folder / "node/pods" / pod["metadata"]["uid"] / "volumes/account"
 
     def server(self, name: str) -> Server:
         """Return a program of the stack: kube-apiserver or s3."""
@@ -266,7 +292,7 @@ class Team:
         status: Object = self.get("trun", run).get("status", {})
         return status
 
-    def wait(self, run: str, reached: Callable[[Object], object], what: str, seconds: float = 120) -> Object:
+    def wait(self, run: str, reached: Callable[[Object], object], what: str, seconds: float = 240) -> Object:
         """Return the status as soon as it is as wanted; a run that is over can't become so any more."""
         deadline = time.monotonic() + seconds
         while True:
@@ -278,15 +304,13 @@ class Team:
             assert time.monotonic() < deadline, f"{run}: {what}: {json.dumps(status, indent=1)}"
             time.sleep(0.1)
 
-    def wait_for_phase(self, run: str, phase: str, seconds: float = 120) -> Object:
+    def wait_for_phase(self, run: str, phase: str, seconds: float = 240) -> Object:
         """Return the status once the run is in a phase."""
         return self.wait(run, lambda status: status.get("phase") == phase, f"phase {phase}", seconds)
 
     def wait_for_epoch(self, run: str, epoch: int) -> Object:
         """Return the status once an epoch is trained, while there are more to train."""
-        return self.wait(
-            run, lambda status: progress(status).get("epoch", 0) >= epoch, f"epoch {epoch}", seconds=90
-        )
+        return self.wait(run, lambda status: progress(status).get("epoch", 0) >= epoch, f"epoch {epoch}")
 
     def wait_for_stage(self, run: str, stage: str) -> Object:
         """Return the status once the pod reports a stage or a later one."""
@@ -411,7 +435,7 @@ def kill(process: Process) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def wait(reached: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait(reached: Callable[[], object], what: str, seconds: float = 120) -> None:
     """Return as soon as something holds."""
     deadline = time.monotonic() + seconds
     while not reached():

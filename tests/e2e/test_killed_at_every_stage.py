@@ -1,4 +1,4 @@
-"""A trainer that is killed at every stage: each attempt goes on where the last one was, and one model results."""
+"""A trainer killed at every stage: each attempt goes on where the last one was, and one model results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(team: Team) -> Story:
-    """A run killed once at each stage, and at the last one twice more: between its uploads, and after them."""
+    """A run killed once at each stage, and twice more at the last: between its uploads, and after them."""
     dataset = {
         "source": {"sample": {"images": 120, "imageSize": 64}},
         "split": {"train": 60, "valid": 15, "test": 25},

@@ -1,0 +1,159 @@
+"""A training that is interrupted in the middle of an epoch: it loses that epoch's part, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from trainer_process import TrainerProcess
+from whole_stack import Team, last_epoch, progress, wait
+
+Object = dict[str, Any]
+
+EPOCHS = 5
+SUSPENDED_SECONDS = 5
+SILENT_SECONDS = 12
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the attempts' logs told when they were interrupted, and how the run ended."""
+
+    epochs: list[int]
+    status: Object
+
+
+def apply(team: Team, run: str, **spec: Any) -> None:
+    """Start a training long enough to be interrupted."""
+    training = team.manifest(run)["spec"]["training"] | {"epochs": EPOCHS}
+    team.apply(team.manifest(run, run, training=training, **spec))
+
+
+def freeze_mid_epoch(team: Team, run: str, attempt: int, epoch: int = 2) -> tuple[TrainerProcess, int]:
+    """Freeze a trainer in the middle of the epoch after `epoch`; return the last one it trained."""
+    trainer = team.trainer(run, attempt)
+    trainer.drive(lambda: last_epoch(trainer) >= epoch, f"epoch {epoch} is trained")
+    return trainer, last_epoch(trainer)
+
+
+def interrupt(team: Team, run: str, take: Callable[[str], None]) -> Story:
+    """Take a run's first pod away in the middle of an epoch, by its name, and wait for the run's end."""
+    apply(team, run)
+    trainer, epoch = freeze_mid_epoch(team, run, 1)
+    take(team.pod(run, 1)["metadata"]["name"])
+    trainer.thaw()
+    return Story([epoch], team.wait_for_phase(run, "Succeeded"))
+
+
+def evict(team: Team) -> Story:
+    """Ask for the pod's eviction, as a drain of its node does."""
+
+    def take(pod: str) -> None:
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        path = f"/api/v1/namespaces/{team.namespace}/pods/{pod}/eviction"
+        team.kubectl("create", "--raw", path, "-f", "-", manifest=eviction)
+
+    return interrupt(team, "evicted", take)
+
+
+def delete_pod(team: Team) -> Story:
+    """Delete the pod."""
+    return interrupt(team, "podless", lambda pod: _delete(team, "pod", pod))
+
+
+def delete_job(team: Team) -> Story:
+    """Delete the attempt's Job, and with it the pod."""
+    return interrupt(team, "jobless", lambda _: _delete(team, "job", "jobless-1"))
+
+
+def _delete(team: Team, kind: str, name: str) -> None:
+    team.kubectl("delete", kind, name, "--wait=false")
+
+
+def suspend(team: Team) -> Story:
+    """Suspend a run in the middle of an epoch, look that nothing of it is left, and resume it."""
+    run = "suspended"
+    apply(team, run)
+    trainer, epoch = freeze_mid_epoch(team, run, 1)
+    _set_suspend(team, run, to=True)
+    trainer.thaw()
+    team.wait_for_phase(run, "Suspended")
+    time.sleep(SUSPENDED_SECONDS)
+    assert team.status(run)["phase"] == "Suspended"
+    assert team.get("jobs,pods", "-l", f"trainwright.dev/run={run}")["items"] == []
+    _set_suspend(team, run, to=False)
+    return Story([epoch], team.wait_for_phase(run, "Succeeded"))
+
+
+def _set_suspend(team: Team, run: str, *, to: bool) -> None:
+    patch = json.dumps({"spec": {"suspend": to}})
+    team.kubectl("patch", "trun", run, "--type", "merge", "-p", patch)
+
+
+def silence(team: Team) -> Story:
+    """Cut the trainer's way to the API server while it trains on."""
+    run = "silent"
+    apply(team, run)
+    trainer, epoch = freeze_mid_epoch(team, run, 1, epoch=1)
+    with team.cluster.cut_off(team.pod(run, 1)):
+        trainer.thaw()
+        told = progress(team.status(run))
+        wait(lambda: last_epoch(trainer) > epoch, "it trains on")
+        time.sleep(SILENT_SECONDS)
+        status = team.status(run)
+        assert (status["phase"], progress(status)) == ("Running", told)
+        assert trainer.alive()
+    return Story([epoch], team.wait_for_phase(run, "Succeeded"))
+
+
+STORIES = (evict, delete_pod, delete_job, suspend, silence)
+AT_ONCE = 2  # so many run side by side: more have no processor to run on
+
+
+@pytest.fixture(scope="module")
+def stories(team: Team) -> Iterator[dict[str, Future[Story]]]:
+    """All stories, told side by side as far as the machine allows."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {story.__name__: pool.submit(story, team) for story in STORIES}
+
+
+@pytest.mark.parametrize("name", ["evict", "delete_pod", "delete_job", "suspend"])
+def test_the_next_attempt_goes_on_after_the_last_trained_epoch(
+    team: Team, stories: dict[str, Future[Story]], name: str
+) -> None:
+    story = stories[name].result()
+    _, second = story.status["attempts"]
+    assert second["outcome"] == "Succeeded"
+    assert second["resumedFromEpoch"] == story.epochs[0]
+
+
+@pytest.mark.parametrize("name", ["evict", "delete_pod", "delete_job"])
+def test_a_pod_that_is_taken_away_costs_no_budget(stories: dict[str, Future[Story]], name: str) -> None:
+    status = stories[name].result().status
+    first = status["attempts"][0]
+    assert (first["outcome"], first["cause"]) == ("Failed", "Preempted")
+    assert status["failures"] == {"Preempted": 1}
+
+
+def test_a_suspended_attempt_is_stopped_and_no_failure(stories: dict[str, Future[Story]]) -> None:
+    status = stories["suspend"].result().status
+    first = status["attempts"][0]
+    assert first["outcome"] == "Stopped"
+    assert "cause" not in first
+    assert "failures" not in status
+
+
+def test_a_trainer_that_is_silent_but_alive_is_left_alone(stories: dict[str, Future[Story]]) -> None:
+    (attempt,) = stories["silence"].result().status["attempts"]
+    assert attempt["outcome"] == "Succeeded"
+
+
+@pytest.mark.parametrize("name", [story.__name__ for story in STORIES])
+def test_one_model_is_published(team: Team, stories: dict[str, Future[Story]], name: str) -> None:
+    run = stories[name].result().status["model"]["name"]
+    team.assert_published_once(run, run)
