@@ -6,9 +6,10 @@ would take more memory than all the rest of the operator.
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import json
 import os
+import random
 import ssl
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import aiohttp
 import kopf
+import orjson
 import yaml
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -33,6 +35,7 @@ TOKEN_SECONDS = (
 )
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
 PAGE = 100  # objects in one answer; larger ones are the most memory the operator ever takes
+FIRST_PAUSE = 0.2  # seconds at most before a request is repeated; later ones are longer
 REQUESTS = 5  # of the same kind, where the API server asks to repeat it or could not be reached
 
 
@@ -255,19 +258,31 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Object:
         self.writes += method != "GET"
-        return await self._send(method, path, body, query, content_type)
+        request = method, path, body, query, content_type
+        try:
+            return await self._send(*request)  # nearly all need no more, and the loop below has its price
+        except ApiError as error:
+            if not error.temporary:
+                raise
+        return await self._send_again(*request)
 
     @retry(
         retry=retry_if_exception(lambda error: isinstance(error, ApiError) and error.temporary),
-        wait=wait_random_exponential(multiplier=0.2, max=5),
-        stop=stop_after_attempt(REQUESTS),
+        wait=wait_random_exponential(multiplier=2 * FIRST_PAUSE, max=5),
+        stop=stop_after_attempt(REQUESTS - 1),
         reraise=True,
     )
+    async def _send_again(
+        self, method: str, path: str, body: Object | None, query: Mapping[str, str] | None, content_type: str
+    ) -> Object:
+        await asyncio.sleep(random.uniform(0, FIRST_PAUSE))  # noqa: S311  (not a secret)
+        return await self._send(method, path, body, query, content_type)
+
     async def _send(
         self, method: str, path: str, body: Object | None, query: Mapping[str, str] | None, content_type: str
     ) -> Object:
         headers = {"Content-Type": content_type, **self._authorization()}
-        data = None if body is None else json.dumps(body, separators=(",", ":"))
+        data = None if body is None else orjson.dumps(body)
         url = self._login.server + path
         try:
             async with self._session.request(
@@ -275,7 +290,7 @@ class Cluster:
             ) as response:
                 self.on_answer(method, response.status)
                 if response.ok:
-                    answer: Object = await response.json()
+                    answer: Object = orjson.loads(await response.read())
                     return answer
                 raise await _as_error(response)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
@@ -292,7 +307,7 @@ async def _as_error(response: aiohttp.ClientResponse) -> ApiError:
     try:
         answer = await response.json()
         reason, message = str(answer.get("reason", "")), str(answer.get("message", ""))
-    except (aiohttp.ContentTypeError, json.JSONDecodeError):
+    except (aiohttp.ContentTypeError, ValueError):
         reason, message = response.reason or "", (await response.text())[:300]
     kinds = {"AlreadyExists": AlreadyExistsError, "NotFound": NotFoundError}
     return kinds.get(reason, ApiError)(response.status, reason, message)

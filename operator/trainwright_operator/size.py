@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
+
+import orjson
 
 from trainwright.contract import TERMINATION_MESSAGE_BYTES
 
@@ -64,4 +65,4 @@ STEPS: tuple[Callable[[Object], Object], ...] = (
 
 
 def _size(status: Object) -> int:
-    return len(json.dumps(status, ensure_ascii=False, separators=(",", ":")).encode())
+    return len(orjson.dumps(status))
