@@ -5,10 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from trainwright.contract import Cause, FailureReport, ModelReport, Outcome, Progress, RunReport, Stage
+from trainwright.contract import (
+    Cause,
+    FailureReport,
+    ModelReport,
+    Outcome,
+    Progress,
+    RunReport,
+    Stage,
+    StageGroup,
+)
 from trainwright_operator.names import (
     API_VERSION,
     ATTEMPT_LABEL,
+    GROUP_LABEL,
     RETRY_REQUEST_ANNOTATION,
     RUN_LABEL,
     job_name,
@@ -71,17 +81,24 @@ class RunBuilder:
         return self.body
 
 
-def make_job(number: int, *, condition: str = "", retry_request: str = "", run: str = "parts-1") -> Object:
+def make_job(
+    number: int,
+    *,
+    condition: str = "",
+    retry_request: str = "",
+    run: str = "parts-1",
+    group: StageGroup | None = None,
+) -> Object:
     """Return the Job of an attempt, ended by `condition` (Complete or Failed) if that is given."""
     conditions = [{"type": condition, "status": "True", "lastTransitionTime": CREATED}] if condition else []
     return {
         "kind": "Job",
         "metadata": {
-            "name": job_name(run, number),
+            "name": job_name(run, number, group),
             "namespace": "ml",
             "uid": f"job-{number}",
             "creationTimestamp": CREATED,
-            "labels": {ATTEMPT_LABEL: str(number), RUN_LABEL: run},
+            "labels": {ATTEMPT_LABEL: str(number), RUN_LABEL: run, **({GROUP_LABEL: group} if group else {})},
             "annotations": {RETRY_REQUEST_ANNOTATION: retry_request},
             "ownerReferences": [{"uid": RUN_UID, "controller": True}],
         },

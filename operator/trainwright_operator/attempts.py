@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from trainwright.contract import Cause, ExitCode, Stage, StageGroup
+from trainwright_operator.admission import NO_WAIT, Wait, follow_queue
 from trainwright_operator.causes import classify
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
@@ -55,6 +56,7 @@ class Attempt:
     stage: Stage | None = None  # the one a failed attempt says it ended in
     resumed_from_epoch: int | None = None
     message: str = ""
+    wait: Wait = NO_WAIT
 
     @classmethod
     def from_status(cls, record: Object) -> Attempt:
@@ -75,6 +77,7 @@ class Attempt:
             stage=Stage(record["stage"]) if record.get("stage") else None,
             resumed_from_epoch=record.get("resumedFromEpoch"),
             message=record.get("message", ""),
+            wait=Wait.from_status(record),
         )
 
     def to_status(self) -> Object:
@@ -96,7 +99,9 @@ class Attempt:
             "resumedFromEpoch": self.resumed_from_epoch,
             "message": self.message[:MESSAGE_CHARACTERS],
         }
-        return {key: value for key, value in record.items() if value not in (None, "")}
+        return {
+            key: value for key, value in record.items() if value not in (None, "")
+        } | self.wait.to_status()
 
 
 @dataclass(frozen=True)
@@ -158,12 +163,20 @@ def read_history(observation: Observation) -> list[Attempt]:
             retry_request=job["metadata"].get("annotations", {}).get(RETRY_REQUEST_ANNOTATION, ""),
         )
         attempts.setdefault((number, place_of(group)), started)
-    return [_complete(attempts[key], observation) for key in sorted(attempts)]
+    return [_follow(attempts[key], observation) for key in sorted(attempts)]
+
+
+def _follow(attempt: Attempt, observation: Observation) -> Attempt:
+    """Return the attempt as it is now; one that had ended stays as it was recorded."""
+    if attempt.outcome is not None:
+        return attempt
+    if job := observation.jobs.get(attempt.job):
+        attempt = replace(attempt, wait=follow_queue(attempt.wait, job, observation.now))
+    attempt = _complete(attempt, observation)
+    return replace(attempt, wait=attempt.wait.end(attempt.end_time)) if attempt.outcome else attempt
 
 
 def _complete(attempt: Attempt, observation: Observation) -> Attempt:
-    if attempt.outcome is not None:
-        return attempt
     job = observation.jobs.get(attempt.job)
     pod = observation.pod(attempt.job)
     ending = read_ending(pod, read_live(observation.status, attempt.number, attempt.group), attempt.number)

@@ -66,6 +66,7 @@ RUN_COLUMNS = (
     Column("Reason", "string", f"{READY}.reason", "Why it is in this phase, in one word."),
     Column("Age", "date", ".metadata.creationTimestamp", "Time since the run was created."),
     Column("Version", "string", ".status.model.version", "Version of the model that was made.", 1),
+    Column("Queue", "string", ".status.queue.name", "Queue that the Job that trains was put in.", 1),
     Column("Node", "string", ".status.attempts[-1:].node", "Node of the newest attempt.", 1),
     Column("GPUs", "integer", ".spec.compute.gpus", "GPUs asked for; empty is the default.", 1),
     Column(

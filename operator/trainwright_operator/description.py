@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainwright.contract import Outcome, RunReport, Stage
+from trainwright_operator.admission import describe_wait, is_suspended
 from trainwright_operator.attempts import Attempt
 from trainwright_operator.conditions import Condition, holds
 from trainwright_operator.names import AttemptOutcome, ConditionType, Phase, Reason
@@ -56,7 +57,10 @@ def _admitted(situation: Situation) -> Condition:
     last = situation.attempts[-1] if situation.attempts else None
     if last is None:
         return Condition(ConditionType.ADMITTED, None, Reason.NOT_REACHED, "no pod was asked for yet")
-    pod = situation.observation.pod(last.job)
+    job, pod = situation.observation.jobs.get(last.job), situation.observation.pod(last.job)
+    if job and last.outcome is None and is_suspended(job):
+        reason = Reason.PREEMPTED if last.wait.preemptions else Reason.QUEUED
+        return Condition(ConditionType.ADMITTED, False, reason, describe_wait(job, last.wait))
     if pod is None:
         admitted = bool(last.pod)
         message = f"pod {last.pod} ran on node {last.node}" if admitted else f"Job {last.job} has no pod yet"
@@ -65,6 +69,8 @@ def _admitted(situation: Situation) -> Condition:
         return Condition(ConditionType.ADMITTED, False, Reason.CREATED, f"pod {last.pod}: {waiting}")
     where = pod["spec"].get("nodeName")
     message = f"pod {pod['metadata']['name']} " + (f"is on node {where}" if where else "waits for a node")
+    if last.wait.admitted_time:
+        message += f", admitted at {last.wait.admitted_time} after {last.wait.queued_seconds} s in its queue"
     return Condition(ConditionType.ADMITTED, bool(where), Reason.SCHEDULED, message)
 
 
@@ -197,7 +203,7 @@ def _progress(
         return accepted.reason, accepted.message
     if situation.decision.action is Action.STOP:
         return Reason.SUSPENDED, "the pod is asked to save and end"
-    if last is None or phase is Phase.PENDING:
+    if last is None or phase in (Phase.PENDING, Phase.QUEUED):
         return _waiting(last, admitted)
     return Reason.RUNNING, f"attempt {last.number} runs in pod {last.pod}"
 

@@ -21,6 +21,7 @@ USE_LABEL = f"{GROUP}/use"  # on a Secret or ConfigMap: what runs may use it for
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"  # on every child: `trainwright-operator`
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"  # on the Job that trains: the LocalQueue it waits in
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"  # beside it: Kueue's priority class for the Job
+WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"  # Kueue's, on its Workloads: the uid of the Job each is for
 
 # Annotations
 PLAN_DIGEST_ANNOTATION = f"{GROUP}/plan-digest"  # on every child: the digest of the plan it was made from

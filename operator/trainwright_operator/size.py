@@ -29,7 +29,7 @@ def _shorten_old_attempts(status: Object) -> Object:
     if not status["attempts"]:
         return status
     *old, newest = status["attempts"]
-    dispensable = ("image", "message")
+    dispensable = ("image", "message", "queuedTime", "admittedTime")
     short = [{key: value for key, value in attempt.items() if key not in dispensable} for attempt in old]
     return status | {"attempts": [*short, newest]}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainwright.contract import RunReport, Stage
+from trainwright_operator.admission import is_suspended, queue_of
 from trainwright_operator.attempts import KEPT, Attempt, Observation
 from trainwright_operator.conditions import holds, stamp
 from trainwright_operator.description import FINAL_PHASES, describe_run
@@ -59,6 +60,7 @@ def compute_status(situation: Situation) -> Object:
         "plan": plan if digest else before.get("plan"),
         "attempt": last.number if last else 0,
         "attempts": [attempt.to_status() for attempt in attempts[-KEPT:]],
+        "queue": _queue(observation, last) or before.get("queue"),
         "failures": dict(sorted(count_failures(before, attempts).items())) or None,
         "currentPod": _current_pod(observation, last) or before.get("currentPod"),
         "retryRequest": (last.retry_request if last else "") or before.get("retryRequest"),
@@ -82,6 +84,8 @@ def compute_phase(situation: Situation) -> Phase:
     if action is Action.REST:
         return Phase.CANCELLED if spec.get("cancel") else Phase.SUSPENDED
     last = situation.attempts[-1] if situation.attempts else None
+    if last and last.outcome is None and is_suspended(situation.observation.jobs.get(last.job)):
+        return Phase.QUEUED
     pod = situation.observation.pod(last.job) if last and last.outcome is None else None
     # A pod that has ended is Running until its Job says how: in between nothing else is known of the attempt.
     waits = pod is None or pod.get("status", {}).get("phase") in (None, "Pending")
@@ -103,6 +107,13 @@ def _results(before: Object, report: RunReport | None) -> Object:
     if report and Stage.EVALUATION not in report.finished_stages:
         told.pop("metrics", None)  # an epoch's are in `trainer`: a copy would be a write for each epoch
     return {key: told.get(key) or before.get(key) for key in ("dataset", "model", "metrics")}
+
+
+def _queue(observation: Observation, last: Attempt | None) -> Object | None:
+    """Return the queue of the newest Job, if it is in one."""
+    job = observation.jobs.get(last.job) if last else None
+    name = queue_of(job) if job else ""
+    return {"name": name} if name else None
 
 
 def _current_pod(observation: Observation, last: Attempt | None) -> Object | None:

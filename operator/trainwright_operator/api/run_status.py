@@ -82,6 +82,18 @@ class Attempt(Observed):
     resumed_from_epoch: int | None = Field(
         default=None, ge=0, description="The epoch whose checkpoint the attempt went on from."
     )
+    queued_time: datetime | None = Field(
+        default=None, description="When the Job began to wait in its queue, the last time it did."
+    )
+    admitted_time: datetime | None = Field(
+        default=None, description="When that wait ended; empty while the Job waits."
+    )
+    queued_seconds: int | None = Field(
+        default=None, ge=0, description="Seconds of all the Job's waits that ended."
+    )
+    preemptions: int | None = Field(
+        default=None, ge=0, description="How often the queue took back the GPU it had given the Job."
+    )
     message: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="Why the attempt failed, in a sentence."
     )
@@ -98,6 +110,12 @@ class Failure(Observed):
     log_tail: Annotated[str, Field(max_length=4096)] = Field(
         default="", description="The last lines of the trainer's log."
     )
+
+
+class QueueStatus(Observed):
+    """The queue of the run's newest Job that was in one."""
+
+    name: ShortText = Field(description="Name of the LocalQueue.")
 
 
 class CurrentPod(Observed):
@@ -143,6 +161,7 @@ class TrainingRunStatus(Observed):
         max_length=len(Cause),
         description="How many attempts failed for each cause, of all there were: budgets are counted by it.",
     )
+    queue: QueueStatus | None = None
     failure: Failure | None = None
     current_pod: CurrentPod | None = None
     retry_request: ShortText | None = Field(
