@@ -69,6 +69,8 @@ def customize(document: Object, options: Options) -> Object:
         return document | {"data": {SETTINGS_KEY: yaml.safe_dump(settings)}}
     if document["kind"] == "Deployment":
         template = document["spec"]["template"]
+        # The health port may be one of the machine's: the former operator has to leave it first.
+        document["spec"]["strategy"] = {"type": "Recreate"}
         # Settings are read once: other ones make a new pod.
         digest = hashlib.sha256(repr(options).encode()).hexdigest()
         template["metadata"]["annotations"]["trainwright.dev/settings"] = digest

@@ -66,6 +66,7 @@ CLAIMS = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 ACCOUNTS = Kind("v1", "ServiceAccount", "serviceaccounts")
 ROLE_BINDINGS = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 EVENTS = Kind("events.k8s.io/v1", "Event", "events")
+LEASES = Kind("coordination.k8s.io/v1", "Lease", "leases")
 POLICIES = Kind(
     "admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False
 )
@@ -77,7 +78,7 @@ POLICY_BINDINGS = Kind(
 )
 KINDS = {
     kind.kind: kind
-    for kind in (RUNS, JOBS, PODS, CONFIG_MAPS, SECRETS, CLAIMS, ACCOUNTS, ROLE_BINDINGS, EVENTS)
+    for kind in (RUNS, JOBS, PODS, CONFIG_MAPS, SECRETS, CLAIMS, ACCOUNTS, ROLE_BINDINGS, EVENTS, LEASES)
 }
 
 
@@ -104,6 +105,10 @@ class AlreadyExistsError(ApiError):
 
 class NotFoundError(ApiError):
     """No object of this name exists."""
+
+
+class NotLeadingError(Exception):
+    """Another operator may be the leader by now: nothing is written any more."""
 
 
 @dataclass
@@ -192,6 +197,7 @@ class Cluster:
         self._token_time = float(-TOKEN_SECONDS)
         self.writes = 0
         self.on_answer: Callable[[str, int], None] = lambda _method, _status: None  # 0: there was none
+        self.may_write: Callable[[], bool] = lambda: True  # asked before each write
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """Return the object, or None where there is none."""
@@ -222,6 +228,11 @@ class Cluster:
         """Create an object; one of its name makes this an `AlreadyExistsError`, never a merge."""
         kind = KINDS[body["kind"]]
         return await self._request("POST", kind.path(body["metadata"].get("namespace")), body=body)
+
+    async def replace(self, body: Object) -> Object:
+        """Put an object in place of the version that its resourceVersion names, and of no other."""
+        kind, metadata = KINDS[body["kind"]], body["metadata"]
+        return await self._request("PUT", kind.path(metadata["namespace"], metadata["name"]), body=body)
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         """Delete this very object and then what it owns; one that is gone is fine."""
@@ -281,6 +292,8 @@ class Cluster:
     async def _send(
         self, method: str, path: str, body: Object | None, query: Mapping[str, str] | None, content_type: str
     ) -> Object:
+        if method != "GET" and not self.may_write():
+            raise NotLeadingError(f"{method} {path}: not the leader any more")
         headers = {"Content-Type": content_type, **self._authorization()}
         data = None if body is None else orjson.dumps(body)
         url = self._login.server + path

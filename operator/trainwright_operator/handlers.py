@@ -107,6 +107,7 @@ def make_kopf_settings() -> kopf.OperatorSettings:
     options.networking.request_timeout = 30
     options.persistence.diffbase_storage = _NoDiffs()
     options.queueing.idle_timeout = IDLE_SECONDS
+    options.queueing.exit_timeout = 0.1  # our handlers wait for nothing
     options.watching.chunk_size = PAGE
     # A handler's own filter works on our side: without these every Pod of the cluster would be sent to us.
     options.watching.label_selectors["", "v1", "pods"] = RUN_LABEL

@@ -58,9 +58,11 @@ class Metrics:
             registry=self.registry,
         )
 
-    def observe(self, store: Store, queue: WorkQueue, silence: Callable[[], float]) -> None:
+    def observe(
+        self, store: Store, queue: WorkQueue, silence: Callable[[], float], leads: Callable[[], bool]
+    ) -> None:
         """Have every scrape ask these what holds at that moment."""
-        self.registry.register(_Moment(store, queue, silence))
+        self.registry.register(_Moment(store, queue, silence, leads))
 
     def count_request(self, method: str, status: int) -> None:
         """Count a request to the API server."""
@@ -113,10 +115,13 @@ def _key(attempt: Object) -> JobKey:
 class _Moment(Collector):
     """What is read when it is asked for: nothing has to keep it up to date."""
 
-    def __init__(self, store: Store, queue: WorkQueue, silence: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, queue: WorkQueue, silence: Callable[[], float], leads: Callable[[], bool]
+    ) -> None:
         self._store = store
         self._queue = queue
         self._silence = silence
+        self._leads = leads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
@@ -132,4 +137,12 @@ class _Moment(Collector):
             "trainwright_watch_age_seconds",
             "Seconds since the API server was last heard of.",
             value=self._silence(),
+        )
+        yield GaugeMetricFamily(
+            "trainwright_queue_longest_work_seconds",
+            "Seconds the slowest look at a run that goes on has taken so far.",
+            value=self._queue.longest_work,
+        )
+        yield GaugeMetricFamily(
+            "trainwright_leader", "1 of the operator that acts, 0 of one that waits.", value=self._leads()
         )

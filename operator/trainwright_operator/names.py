@@ -38,6 +38,9 @@ TRAINER_ACCOUNT = (
 TRAINER_CLUSTER_ROLE = "trainwright-trainer"  # get and patch on trainingruns/status; from the chart
 FENCE_POLICY = "trainwright-trainer-fence"  # the ValidatingAdmissionPolicy of the chart, and its binding
 
+# Leadership
+LEASE_NAME = "trainwright-operator"  # the Lease, in the operator's namespace, whose holder acts
+
 # The trainer's container
 TRAINER_CONTAINER = "trainer"  # the only container of a trainer pod
 

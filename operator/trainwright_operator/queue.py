@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
+
+from trainwright_operator.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +42,12 @@ class WorkQueue:
         self._workers = workers
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
-        self._working: set[Key] = set()
+        self._working: dict[Key, float] = {}  # since when
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._backoffs: dict[Key, float] = {}
+        self._open = asyncio.Event()
+        self._open.set()
 
     def add(self, key: Key) -> None:
         """Have the key reconciled as soon as a worker is free."""
@@ -73,26 +78,49 @@ class WorkQueue:
         """Keys that wait for a worker."""
         return len(self._waiting)
 
+    @property
+    def longest_work(self) -> float:
+        """Seconds the slowest of the keys at work has taken so far; one that takes minutes is stuck."""
+        return time.monotonic() - min(self._working.values()) if self._working else 0.0
+
+    async def settle(self, seconds: float) -> bool:
+        """Begin with no other key, and return whether those at work were done in time."""
+        self._open.clear()
+        deadline = time.monotonic() + seconds
+        while self._working and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return not self._working
+
     def _fire(self, key: Key) -> None:
         self._timers.pop(key, None)
         self.add(key)
 
     async def _work(self) -> None:
         while True:
+            await self._open.wait()
             key = await self._ready.get()
+            if not self._open.is_set():
+                self._ready.put_nowait(key)
+                continue
             self._waiting.discard(key)
-            self._working.add(key)
+            self._working[key] = time.monotonic()
             try:
-                pause = await self._reconcile(key)
-                self._backoffs.pop(key, None)
-            except Exception as error:
-                pause = self._backoffs.get(key, FIRST_BACKOFF)
-                self._backoffs[key] = min(2 * pause, LONGEST_BACKOFF)
-                logger.warning("%s: %s; again in %.1f s", key, error, pause, exc_info=logger.isEnabledFor(10))
+                with about(*key):
+                    pause = await self._look_at(key)
             finally:
-                self._working.discard(key)
+                self._working.pop(key, None)
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
             elif pause is not None:
                 self.add_later(key, pause)
+
+    async def _look_at(self, key: Key) -> float | None:
+        try:
+            pause = await self._reconcile(key)
+            self._backoffs.pop(key, None)
+        except Exception as error:
+            pause = self._backoffs.get(key, FIRST_BACKOFF)
+            self._backoffs[key] = min(2 * pause, LONGEST_BACKOFF)
+            logger.warning("%s: %s; again in %.1f s", key, error, pause, exc_info=logger.isEnabledFor(10))
+        return pause

@@ -22,6 +22,7 @@ from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster, Ki
 from trainwright_operator.events import announce
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
+from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import attempt_job
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason
@@ -73,6 +74,7 @@ class Reconciler:
         groups = stage_groups(spec, attempts)
         pause = self.settings.retry_backoff_seconds
         decision = decide(observation, attempts, _budgets(spec), pause, groups)
+        name_attempt(attempts[-1].number if attempts else 0)
         acceptance: Acceptance | None = None
         if decision.action is Action.START:
             acceptance, attempts = await self._start(run, spec, attempts, decision)

@@ -41,6 +41,7 @@ class OperatorSettings(SettingsSection):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry_backoff_seconds: float = Field(default=10, ge=0)
     relist_seconds: float = Field(default=300, gt=0)
+    lease_seconds: float = Field(default=12, ge=3, le=300)
     workers: int = Field(default=8, ge=1)
 
     @field_validator("defaults")

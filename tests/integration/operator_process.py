@@ -24,6 +24,7 @@ SETTINGS = {
     "trainer": {"image": "registry.example/trainer:test"},
     "retryBackoffSeconds": 0.2,
     "relistSeconds": 5,
+    "leaseSeconds": 3,
 }
 
 
@@ -31,6 +32,7 @@ class OperatorProcess:
     """The operator, logged in as its ServiceAccount; started, stopped and killed at will."""
 
     def __init__(self, folder: Path, plane: ControlPlane, kube: client.ApiClient, **settings: Any) -> None:
+        self.name = f"operator-{folder.name}"  # as that of a pod whose container is started again
         self.port = free_port()
         self.log = folder / "operator.log"
         self._settings = folder / "settings.yaml"
@@ -44,13 +46,26 @@ class OperatorProcess:
         command = [sys.executable, "-m", "trainwright_operator", "run"]
         command += ["--settings", str(self._settings), "--kubeconfig", str(self._kubeconfig)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment())
         deadline = time.monotonic() + 30
         while not self._healthy():
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
         return self
+
+    def leads(self) -> bool:
+        """Whether it is the one that acts."""
+        return bool(requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=2).json()["leader"])
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
@@ -64,9 +79,12 @@ class OperatorProcess:
         self._process.kill()
         self._process.wait(timeout=15)
 
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "POD_NAME": self.name}
+
     def _healthy(self) -> bool:
         try:
-            return requests.get(f"http://127.0.0.1:{self.port}/healthz", timeout=2).ok
+            return requests.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2).ok
         except requests.ConnectionError:
             return False
 

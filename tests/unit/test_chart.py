@@ -184,14 +184,36 @@ def test_changed_settings_make_a_new_pod(render: Render) -> None:
         return str(deployment["spec"]["template"]["metadata"]["annotations"]["trainwright.dev/settings"])
 
     assert mark() == mark()
-    assert mark() != mark(logLevel="debug")
+    assert mark() != mark(secretAccess=False)
+
+
+def test_another_log_level_makes_no_new_pod(render: Render) -> None:
+    (usual,), (loud,) = (_find(render(**values), "Deployment") for values in ({}, {"logLevel": "debug"}))
+    assert usual["spec"]["template"] == loud["spec"]["template"]
+
+
+def test_two_operators_are_spread_and_drained_one_after_the_other(render: Render) -> None:
+    assert _find(render(), "PodDisruptionBudget") == []
+    objects = render(replicas=2)
+    (deployment,), (budget,) = _find(objects, "Deployment"), _find(objects, "PodDisruptionBudget")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    (spread,) = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert deployment["spec"]["replicas"] == 2
+    for selector in (budget["spec"]["selector"], spread["labelSelector"]):
+        assert selector["matchLabels"].items() <= labels.items()
+
+
+def test_the_lease_is_the_only_one_the_operator_may_write(render: Render) -> None:
+    (role,) = _find(render(), "Role")
+    rules = {verb: rule.get("resourceNames") for rule in role["rules"] for verb in rule["verbs"]}
+    assert role["metadata"]["namespace"] == "trainwright-system"
+    assert rules == {"create": None, "get": [names.LEASE_NAME], "update": [names.LEASE_NAME]}
 
 
 def test_the_operators_pod_is_restricted(render: Render) -> None:
     (deployment,) = _find(render(), "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"] == {
@@ -218,7 +240,7 @@ def test_rights_end_at_the_namespaces(render: Render) -> None:
     assert [binding["metadata"]["namespace"] for binding in bindings] == ["ml", "vision"]
     everywhere = [binding["roleRef"]["name"] for binding in _find(objects, "ClusterRoleBinding")]
     assert everywhere == ["trainwright-operator-fence"]
-    assert _find(render(), "RoleBinding") == []
+    assert _find(render(), "RoleBinding", "trainwright-operator") == []
 
 
 def test_access_to_secrets_can_be_turned_off(render: Render) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from trainwright.contract import Stage
 from trainwright_operator.handlers import Watches
-from trainwright_operator.health import serve_health
+from trainwright_operator.health import Health, serve_health
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.queue import Key, WorkQueue
 from trainwright_operator.store import Store
@@ -30,6 +30,8 @@ NAMES = {
     "trainwright_queue_depth",
     "trainwright_watch_age_seconds",
     "trainwright_api_requests",
+    "trainwright_leader",
+    "trainwright_queue_longest_work_seconds",
 }
 
 
@@ -45,7 +47,7 @@ def make_metrics(*runs: Object) -> Metrics:
     metrics, store = Metrics(), Store()
     for run in runs:
         store.keep("TrainingRun", run)
-    metrics.observe(store, WorkQueue(rest, 1), lambda: 7.0)
+    metrics.observe(store, WorkQueue(rest, 1), lambda: 7.0, lambda: True)
     return metrics
 
 
@@ -123,11 +125,11 @@ def test_metrics_are_served_beside_the_health_check(unused_port: int) -> None:
     async def scrape() -> str:
         store, queue, metrics = Store(), WorkQueue(rest, 1), Metrics()
         watches = Watches(store, queue)
-        metrics.observe(store, queue, lambda: watches.silence)
+        metrics.observe(store, queue, lambda: watches.silence, lambda: True)
         metrics.count_request("GET", 200)
         queue.add(Key("ml", "parts-1"))
         async with (
-            serve_health(unused_port, watches, queue, metrics, 300),
+            serve_health(unused_port, Health(watches, queue, lambda: True, 300), metrics),
             aiohttp.ClientSession(f"http://127.0.0.1:{unused_port}") as session,
         ):
             answer = await session.get("/metrics")

@@ -102,3 +102,28 @@ def test_an_earlier_time_wins_over_a_later_one() -> None:
 
     work(reconcile, start)
     assert seen == [A]
+
+
+def test_what_is_at_work_is_finished_and_nothing_else_begun_when_it_settles() -> None:
+    begun: list[Key] = []
+    done: list[Key] = []
+
+    async def reconcile(key: Key) -> None:
+        begun.append(key)
+        await asyncio.sleep(0.05)
+        done.append(key)
+
+    async def run() -> bool:
+        queue = WorkQueue(reconcile, workers=1)
+        queue.add(A)
+        queue.add(B)
+        task = asyncio.create_task(queue.run())
+        await asyncio.sleep(0.02)
+        settled = await queue.settle(5)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return settled
+
+    assert asyncio.run(run())
+    assert begun == done == [A]
