@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from trainwright.contract import RunPlan
@@ -29,14 +30,22 @@ async def create_children(
 ) -> None:
     """Make what all attempts share: the trainers' access, the plan, the workspace."""
     namespace = run["metadata"]["namespace"]
-    if not recently.holds(access_to(namespace)):
-        for item in trainer_access(namespace):
-            await _create_shared(cluster, item)
-        recently.note(access_to(namespace))
-    await create_child(cluster, run, plan_config_map(run, plan))
-    claim = workspace_claim(run, spec, plan)
-    if claim is not None:
-        await create_child(cluster, run, claim)
+    bodies = [plan_config_map(run, plan), workspace_claim(run, spec, plan)]
+    makings = [create_child(cluster, run, body) for body in bodies if body is not None]
+    if recently.holds(access_to(namespace)):
+        await _make_all(*makings)
+        return
+    await _make_all(*(_create_shared(cluster, item) for item in trainer_access(namespace)), *makings)
+    recently.note(access_to(namespace))
+
+
+async def _make_all(*makings: Awaitable[object]) -> None:
+    """Make objects that don't need each other at the same time; tells of every name that is taken."""
+    outcomes = await asyncio.gather(*makings, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    taken = [str(error) for error in errors if isinstance(error, NameTakenError)]
+    if errors:
+        raise NameTakenError("; ".join(taken)) if taken else errors[0]
 
 
 async def delete_children(cluster: Cluster, run: Object, jobs: Iterable[Object]) -> None:
