@@ -17,6 +17,7 @@ from trainwright_operator.admission import NO_WAIT, Wait, follow_queue
 from trainwright_operator.causes import classify
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
+    GPUS_ANNOTATION,
     GROUP_LABEL,
     RETRY_REQUEST_ANNOTATION,
     AttemptOutcome,
@@ -49,6 +50,9 @@ class Attempt:
     pod: str = ""
     node: str = ""
     image: str = ""
+    gpus: int = 0
+    pod_seconds: int = 0  # of pods whose accounts are closed
+    lost_seconds: int = 0  # those of them whose work has to be done again
     end_time: str = ""
     outcome: AttemptOutcome | None = None
     cause: Cause | None = None
@@ -70,6 +74,9 @@ class Attempt:
             pod=record.get("pod", ""),
             node=record.get("node", ""),
             image=record.get("image", ""),
+            gpus=record.get("gpus", 0),
+            pod_seconds=record.get("podSeconds", 0),
+            lost_seconds=record.get("lostSeconds", 0),
             end_time=record.get("endTime", ""),
             outcome=AttemptOutcome(record["outcome"]) if record.get("outcome") else None,
             cause=Cause(record["cause"]) if record.get("cause") else None,
@@ -91,6 +98,10 @@ class Attempt:
             "pod": self.pod,
             "node": self.node,
             "image": self.image,
+            "gpus": self.gpus or None,
+            "gpuSeconds": self.gpus * self.pod_seconds or None,
+            "podSeconds": self.pod_seconds or None,
+            "lostSeconds": self.lost_seconds or None,
             "endTime": self.end_time,
             "outcome": self.outcome,
             "cause": self.cause,
@@ -155,14 +166,7 @@ def read_history(observation: Observation) -> list[Attempt]:
             continue  # ended, counted, and cut off from the status
         if name != job_name(observation.run["metadata"]["name"], number, group):
             continue  # a copy of one of our Jobs that somebody made under another name
-        started = Attempt(
-            number=number,
-            job=name,
-            group=group,
-            start_time=job["metadata"]["creationTimestamp"],
-            retry_request=job["metadata"].get("annotations", {}).get(RETRY_REQUEST_ANNOTATION, ""),
-        )
-        attempts.setdefault((number, place_of(group)), started)
+        attempts.setdefault((number, place_of(group)), begin_attempt(job))
     return [_follow(attempts[key], observation) for key in sorted(attempts)]
 
 
@@ -174,6 +178,20 @@ def _follow(attempt: Attempt, observation: Observation) -> Attempt:
         attempt = replace(attempt, wait=follow_queue(attempt.wait, job, observation.now))
     attempt = _complete(attempt, observation)
     return replace(attempt, wait=attempt.wait.end(attempt.end_time)) if attempt.outcome else attempt
+
+
+def begin_attempt(job: Object) -> Attempt:
+    """Return the attempt that a Job is the beginning of."""
+    metadata = job["metadata"]
+    annotations = metadata.get("annotations", {})
+    return Attempt(
+        number=int(metadata["labels"][ATTEMPT_LABEL]),
+        job=metadata["name"],
+        group=group_of(job),
+        start_time=metadata["creationTimestamp"],
+        retry_request=annotations.get(RETRY_REQUEST_ANNOTATION, ""),
+        gpus=int(annotations.get(GPUS_ANNOTATION, 0)),
+    )
 
 
 def _complete(attempt: Attempt, observation: Observation) -> Attempt:

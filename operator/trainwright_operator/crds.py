@@ -69,6 +69,7 @@ RUN_COLUMNS = (
     Column("Queue", "string", ".status.queue.name", "Queue that the Job that trains was put in.", 1),
     Column("Node", "string", ".status.attempts[-1:].node", "Node of the newest attempt.", 1),
     Column("GPUs", "integer", ".spec.compute.gpus", "GPUs asked for; empty is the default.", 1),
+    Column("GPU-seconds", "integer", ".status.usage.gpuSeconds", "GPU-seconds of pods that have ended.", 1),
     Column(
         "ETA",
         "integer",

@@ -19,6 +19,14 @@ from trainwright_operator.store import Store
 Object = dict[str, Any]
 
 STAGE_BUCKETS = (1, 10, 60, 300, 900, 3600, 14400, 43200, 86400, 259200, 604800)  # a second to a week
+GPU_FIGURES = {
+    "useful": "useful",
+    "lostToPreemption": "lost_to_preemption",
+    "lostToFailure": "lost_to_failure",
+    "lostToSuspension": "lost_to_suspension",
+}
+"""The figures of a run's usage, and the label each is counted under."""
+
 RECONCILE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
@@ -37,6 +45,18 @@ class Metrics:
             "trainwright_stage_seconds",
             "Seconds each stage took, of runs that succeeded since the operator started.",
             ("stage",),
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        self._gpu_seconds = Counter(
+            "trainwright_gpu_seconds",
+            "GPU-seconds of pods that ended since the operator started, by what became of their work.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self._queues = Histogram(
+            "trainwright_queue_seconds",
+            "Seconds a Job waited until its container ran.",
             buckets=STAGE_BUCKETS,
             registry=self.registry,
         )
@@ -76,6 +96,7 @@ class Metrics:
         An attempt's last report tells of all stages, those of earlier attempts too: stages are counted once,
         when the run has succeeded.
         """
+        self._count_usage(before, after)
         known = {_key(attempt): "outcome" in attempt for attempt in before.get("attempts", ())}
         oldest = min((number for number, _ in known), default=0)
         for attempt in after["attempts"]:
@@ -89,6 +110,16 @@ class Metrics:
             if report and report.outcome is not Outcome.GROUP_DONE:
                 for stage, seconds in report.finished_stages.items():
                     self._stages.labels(stage).observe(seconds)
+
+    def _count_usage(self, before: Object, after: Object) -> None:
+        old, new = before.get("usage", {}), after.get("usage", {})
+        grown = {figure: new[figure] - old.get(figure, 0) for figure in GPU_FIGURES if figure in new}
+        for figure, seconds in grown.items():
+            self._gpu_seconds.labels(GPU_FIGURES[figure]).inc(max(seconds, 0))
+        started, known = after.get("currentPod") or {}, before.get("currentPod") or {}
+        is_known = "startTime" in known and known["uid"] == started.get("uid")
+        if "startTime" in started and not is_known:
+            self._queues.observe(new["queuedSeconds"] - old.get("queuedSeconds", 0))
 
     def measure(self, reconcile: Reconcile) -> Reconcile:
         """Return the same reconcile, timed, and its errors counted."""

@@ -25,6 +25,7 @@ WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"  # Kueue's, on its Workloads: the 
 
 # Annotations
 PLAN_DIGEST_ANNOTATION = f"{GROUP}/plan-digest"  # on every child: the digest of the plan it was made from
+GPUS_ANNOTATION = f"{GROUP}/gpus"  # on Jobs: GPUs of the pod, by which its seconds are counted
 RETRY_REQUEST_ANNOTATION = f"{GROUP}/retry-request"  # on Jobs: the run's retryRequest when it was made
 
 # Field managers of server-side apply

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainwright_operator.acceptance import Preparation, prepare
+from trainwright_operator.accounts import Terms, close_accounts
 from trainwright_operator.api import TrainingRunSpec
-from trainwright_operator.attempts import Attempt, Observation, read_history
+from trainwright_operator.attempts import Attempt, Observation, begin_attempt, read_history
 from trainwright_operator.children import (
     NameTakenError,
     access_to,
@@ -70,7 +71,8 @@ class Reconciler:
             return await self._rest(run)
         spec = merge_spec(self.settings.defaults, run["spec"])
         observation = await self._observe(run)
-        attempts = read_history(observation)
+        accounts = close_accounts(observation, read_history(observation), self._terms(spec))
+        attempts = accounts.attempts
         groups = stage_groups(spec, attempts)
         pause = self.settings.retry_backoff_seconds
         decision = decide(observation, attempts, _budgets(spec), pause, groups)
@@ -80,7 +82,7 @@ class Reconciler:
             acceptance, attempts = await self._start(run, spec, attempts, decision)
         elif decision.action is Action.STOP:
             await self._stop(observation, attempts[-1])
-        overtaken = await self._write(Situation(observation, attempts, decision, acceptance))
+        overtaken = await self._write(Situation(observation, attempts, decision, accounts, acceptance))
         if overtaken:
             return 0
         if decision.action in ENDS:
@@ -88,6 +90,11 @@ class Reconciler:
         if acceptance is not None and not acceptance.accepted:
             return RECHECK_SECONDS
         return decision.wait_seconds
+
+    def _terms(self, spec: TrainingRunSpec) -> Terms:
+        workspace = spec.compute.workspace if spec.compute else None
+        keeps = workspace is None or workspace.empty_dir is None
+        return Terms(self.settings.price_per_gpu_hour, keeps)
 
     async def _observe(self, run: Object) -> Observation:
         """Return what is there; absence in the store is doubted where an attempt's fate hangs on it."""
@@ -132,14 +139,7 @@ class Reconciler:
                 (f"the API server refuses what the run needs: {error}",), Reason.REFUSED
             ), attempts
         self.store.keep("Job", job)
-        attempt = Attempt(
-            number=decision.number,
-            job=job["metadata"]["name"],
-            group=decision.group,
-            start_time=job["metadata"]["creationTimestamp"],
-            retry_request=run["spec"].get("retryRequest", ""),
-        )
-        return preparation.acceptance, [*attempts, attempt]
+        return preparation.acceptance, [*attempts, begin_attempt(job)]
 
     async def _stop(self, observation: Observation, attempt: Attempt) -> None:
         job = observation.jobs.get(attempt.job)

@@ -74,6 +74,15 @@ def read_ending(pod: Object | None, live: RunReport | None, attempt: int) -> End
     )
 
 
+def read_container(pod: Object, container: str) -> tuple[str, str, RunReport | None]:
+    """Return when a pod's container began and ended, as far as its node says so, and its last word."""
+    state = _container_status(pod.get("status", {}), container).get("state", {})
+    ended = state.get("terminated") or {}
+    began = ended or state.get("running") or {}
+    times = began.get("startedAt") or "", ended.get("finishedAt") or ""
+    return *times, parse_report(ended.get("message") or "")
+
+
 def read_live(status: Object, attempt: int, group: StageGroup | None = None) -> RunReport | None:
     """Return what the pod of an attempt reported in the run's status; what can't be read is no report.
 

@@ -37,6 +37,7 @@ class OperatorSettings(SettingsSection):
     defaults: dict[str, Any] = {}
     secret_access: bool = True
     require_fence: bool = True
+    price_per_gpu_hour: float | None = Field(default=None, ge=0, alias="pricePerGPUHour")
     health_port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry_backoff_seconds: float = Field(default=10, ge=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainwright_operator.accounts import Accounts
 from trainwright_operator.attempts import Attempt, Observation
 from trainwright_operator.names import Reason
 from trainwright_operator.retries import Decision
@@ -32,5 +33,6 @@ class Situation:
     observation: Observation
     attempts: Sequence[Attempt]
     decision: Decision
+    accounts: Accounts
     acceptance: Acceptance | None = None  # None: decided before, see the written status
     patience_seconds: float = 60  # how long a run that is not accepted may still be on its way

@@ -62,7 +62,8 @@ def compute_status(situation: Situation) -> Object:
         "attempts": [attempt.to_status() for attempt in attempts[-KEPT:]],
         "queue": _queue(observation, last) or before.get("queue"),
         "failures": dict(sorted(count_failures(before, attempts).items())) or None,
-        "currentPod": _current_pod(observation, last) or before.get("currentPod"),
+        "currentPod": situation.accounts.current_pod,
+        "usage": situation.accounts.usage.to_status() if last else before.get("usage"),
         "retryRequest": (last.retry_request if last else "") or before.get("retryRequest"),
         "startTime": attempts[0].start_time if attempts else None,
         "completionTime": (before.get("completionTime") or format_time(observation.now)) if final else None,
@@ -114,9 +115,3 @@ def _queue(observation: Observation, last: Attempt | None) -> Object | None:
     job = observation.jobs.get(last.job) if last else None
     name = queue_of(job) if job else ""
     return {"name": name} if name else None
-
-
-def _current_pod(observation: Observation, last: Attempt | None) -> Object | None:
-    """Return the pod that may report: that of the newest attempt, found by controllers' uids."""
-    pod = observation.pod(last.job) if last and last.outcome is None else None
-    return {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]} if pod else None

@@ -340,6 +340,8 @@ class RunLife(RuleBasedStateMachine):
         assert pod is not None
         pod["spec"]["nodeName"] = self.node
         pod["status"]["phase"] = "Running"
+        state = {"running": {"startedAt": format_time(self.world.now)}}
+        pod["status"].setdefault("containerStatuses", [{"name": "trainer", "state": state}])
         self.world.store(pod)
 
     @precondition(lambda self: self.pod is not None)
@@ -396,7 +398,10 @@ class RunLife(RuleBasedStateMachine):
             self.report(pod, word)
         last = word.to_json() if word else log[:TERMINATION_MESSAGE_BYTES]
         pod["status"]["phase"] = "Succeeded" if code == 0 else "Failed"
+        began = pod["status"].get("containerStatuses", [{"state": {}}])[0]["state"].get("running", {})
         pod["status"]["containerStatuses"] = terminated(code, last, reason)
+        times = {"finishedAt": format_time(self.world.now), **began}
+        pod["status"]["containerStatuses"][0]["state"]["terminated"] |= times
         pod["status"]["containerStatuses"][0]["imageID"] = self.image
         self.leave(pod)
 
@@ -538,6 +543,7 @@ class RunLife(RuleBasedStateMachine):
             self.failed_for = status.get("retryRequest", "")
         if phase in ("Succeeded", "Cancelled"):
             self.finished = phase
+        self.check_usage(before.get("usage", {}), status.get("usage", {}))
         assert ("completionTime" in status) == (phase in ("Succeeded", "Failed", "Cancelled"))
 
     def check_form(self, status: Object) -> None:
@@ -546,6 +552,19 @@ class RunLife(RuleBasedStateMachine):
         assert known.keys() == status.keys()
         size = len(json.dumps(status, ensure_ascii=False, separators=(",", ":")).encode())
         assert size + TERMINATION_MESSAGE_BYTES < MOST_STATUS_BYTES, f"a status of {size} bytes"
+
+    def check_usage(self, before: Object, usage: Object) -> None:
+        """Figures only grow, agree with each other, and are never more than the time that went by."""
+        grown = {name: usage[name] - value for name, value in before.items() if isinstance(value, int)}
+        assert all(seconds >= 0 for seconds in grown.values()), grown
+        if usage:
+            lost = sum(usage[f"lostTo{why}"] for why in ("Preemption", "Failure", "Suspension"))
+            assert (
+                usage["useful"] + lost == usage["gpuSeconds"] == usage["podSeconds"]
+            )  # the plan has one GPU
+            assert usage["lostPodSeconds"] == lost
+            since = self.world.now - parse_time(self.run["metadata"]["creationTimestamp"])
+            assert usage["podSeconds"] + usage["queuedSeconds"] <= since.total_seconds()
 
     def check_conditions(self, status: Object) -> None:
         stated = {condition["type"]: condition for condition in status["conditions"]}

@@ -19,6 +19,7 @@ from builders import (
 )
 
 from trainwright.contract import Cause, ExitCode, Outcome, Progress, PromotionReport, Stage
+from trainwright_operator.accounts import Terms, close_accounts
 from trainwright_operator.api import TrainingRunStatus
 from trainwright_operator.attempts import Observation, read_history
 from trainwright_operator.names import Reason
@@ -40,9 +41,10 @@ def compute(
     jobs = {job["metadata"]["name"]: job for job, _ in pairs}
     pods = {job["metadata"]["name"]: [pod] if pod else [] for job, pod in pairs}
     observation = Observation(run, jobs, pods, now)
-    attempts = read_history(observation)
+    accounts = close_accounts(observation, read_history(observation), Terms())
+    attempts = accounts.attempts
     decision = decide(observation, attempts, {}, backoff_seconds=0)
-    status = compute_status(Situation(observation, attempts, decision, acceptance))
+    status = compute_status(Situation(observation, attempts, decision, accounts, acceptance))
     model = TrainingRunStatus.model_validate(status)
     known = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert names_of(known) == names_of(status), "the CRD's schema would refuse what it does not know"

@@ -469,6 +469,9 @@ class RunReport(Contract):
         default=None, ge=0, description="The epoch whose checkpoint the execution went on from."
     )
     checkpoint: CheckpointReport | None = None
+    stage_time: datetime | None = Field(
+        default=None, description="When the last stage was finished: another attempt does not repeat it."
+    )
     metrics: Metrics = Field(default={}, description="mAP50, mAP50to95, precision, recall: as last measured.")
     dataset: DatasetReport | None = None
     model: ModelReport | None = None

@@ -69,7 +69,7 @@ class RunProgress:
         """A stage is done, now or in an earlier attempt; `found` are fields of the report."""
         finished = {**self.report.finished_stages, stage: round(seconds, 1)}
         progress = self._step(percent=self._percent(stage, 1))
-        self._tell(Moment.STAGE, finished_stages=finished, progress=progress, **found)
+        self._tell(Moment.STAGE, finished_stages=finished, stage_time=_now(), progress=progress, **found)
 
     def describe(self, **found: Any) -> None:
         """Add fields to the report."""

@@ -69,6 +69,14 @@ class Attempt(Observed):
         default=None, description="Image of the trainer, with its digest where the node reports it."
     )
     start_time: datetime | None = Field(default=None, description="When the Job was made.")
+    gpus: int | None = Field(default=None, ge=0, description="GPUs of the pod.")
+    gpu_seconds: int | None = Field(
+        default=None, ge=0, description="GPUs times seconds, from the container's start to its end."
+    )
+    pod_seconds: int | None = Field(default=None, ge=0, description="Seconds in which the container ran.")
+    lost_seconds: int | None = Field(
+        default=None, ge=0, description="Those of podSeconds whose work has to be done again."
+    )
     end_time: datetime | None = Field(default=None, description="When the attempt ended.")
     retry_request: ShortText | None = Field(
         default=None, description="The run's retryRequest when the attempt was started."
@@ -123,6 +131,38 @@ class CurrentPod(Observed):
 
     name: ShortText = Field(description="Name of the pod.")
     uid: Annotated[str, Field(max_length=64)] = Field(description="Uid of the pod; its token carries it.")
+    start_time: datetime | None = Field(default=None, description="When its container began.")
+    end_time: datetime | None = Field(
+        default=None, description="When it ended; its seconds are in status.usage then."
+    )
+
+
+class Usage(Observed):
+    """What the run used, of pods that have ended: gpuSeconds is useful and the three lost ones together.
+
+    Lost is what has to be done again: from the newest checkpoint or finished stage to the pod's end.
+    """
+
+    gpu_seconds: int = Field(
+        ge=0, description="GPUs times seconds, from each container's start to its end, of all attempts."
+    )
+    useful: int = Field(ge=0, description="GPU-seconds whose work is done for good.")
+    lost_to_preemption: int = Field(ge=0, description="GPU-seconds lost as a pod was preempted or evicted.")
+    lost_to_failure: int = Field(ge=0, description="GPU-seconds lost as an attempt failed.")
+    lost_to_suspension: int = Field(
+        ge=0, description="GPU-seconds lost as the run was suspended or cancelled."
+    )
+    pod_seconds: int = Field(ge=0, description="Seconds in which a container ran, with GPUs or without.")
+    lost_pod_seconds: int = Field(ge=0, description="Those of podSeconds whose work has to be done again.")
+    queued_seconds: int = Field(
+        ge=0, description="Seconds in which an attempt's Job was there, and no container of it ran yet."
+    )
+    cost: float | None = Field(
+        default=None,
+        ge=0,
+        description="What gpuSeconds cost at the platform's price for a GPU-hour, in its currency.",
+    )
+    closed_time: datetime | None = Field(default=None, description="Until when all this is counted.")
 
 
 class TrainingRunStatus(Observed):
@@ -164,6 +204,7 @@ class TrainingRunStatus(Observed):
     queue: QueueStatus | None = None
     failure: Failure | None = None
     current_pod: CurrentPod | None = None
+    usage: Usage | None = None
     retry_request: ShortText | None = Field(
         default=None, description="The last spec.retryRequest that was granted an attempt."
     )

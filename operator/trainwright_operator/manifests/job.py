@@ -15,6 +15,7 @@ from trainwright_operator.manifests.ownership import child_labels, child_metadat
 from trainwright_operator.manifests.volumes import Mount, pod_mounts
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
+    GPUS_ANNOTATION,
     GROUP_LABEL,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
@@ -49,7 +50,8 @@ def attempt_job(
     queue = _queue_labels(spec, key)
     metadata["labels"] = {**(compute.labels or {}), **metadata["labels"], **_key_labels(key), **queue}
     metadata["annotations"] = {**(compute.annotations or {}), **metadata["annotations"]} | {
-        RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", "")
+        RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", ""),
+        GPUS_ANNOTATION: str(_gpus(plan, key)),
     }
     return {
         "apiVersion": "batch/v1",
@@ -142,12 +144,16 @@ def _container(
     }
 
 
+def _gpus(plan: RunPlan, key: JobKey) -> int:
+    return plan.gpus if key.trains else 0
+
+
 def _resources(compute: Compute, plan: RunPlan, key: JobKey) -> Object:
     if not key.trains:
         return _plain(compute.cpu_resources) or CPU_RESOURCES
     resources = _plain(compute.resources) or {}
-    if plan.gpus:
-        gpu = {compute.gpu_resource or GPU_RESOURCE: str(plan.gpus)}
+    if gpus := _gpus(plan, key):
+        gpu = {compute.gpu_resource or GPU_RESOURCE: str(gpus)}
         resources["limits"] = {**resources.get("limits", {}), **gpu}
     return resources
 
