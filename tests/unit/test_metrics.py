@@ -25,6 +25,8 @@ NAMES = {
     "trainwright_runs",
     "trainwright_attempts_ended",
     "trainwright_stage_seconds",
+    "trainwright_gpu_seconds",
+    "trainwright_queue_seconds",
     "trainwright_reconcile_seconds",
     "trainwright_reconcile_errors",
     "trainwright_queue_depth",
@@ -71,6 +73,21 @@ def test_runs_are_counted_by_phase_and_one_without_a_status_is_pending() -> None
         phase: value(metrics, "trainwright_runs", phase=phase) for phase in ("Running", "Pending", "Failed")
     }
     assert told == {"Running": 2, "Pending": 1, "Failed": 0}
+
+
+def test_gpu_seconds_and_waits_are_those_that_a_status_adds() -> None:
+    metrics = make_metrics()
+    waited = {"useful": 0, "lostToFailure": 0, "queuedSeconds": 40}
+    ended = {"useful": 60, "lostToFailure": 5, "queuedSeconds": 40}
+    running = {**status_of(), "usage": waited, "currentPod": {"uid": "a", "startTime": "t"}}
+    metrics.count_change(status_of(), running, nothing)
+    for _ in range(2):
+        metrics.count_change(running, {**running, "usage": ended}, nothing)
+        running = {**running, "usage": ended}
+    assert value(metrics, "trainwright_gpu_seconds_total", kind="useful") == 60
+    assert value(metrics, "trainwright_gpu_seconds_total", kind="lost_to_failure") == 5
+    assert value(metrics, "trainwright_queue_seconds_sum") == 40
+    assert value(metrics, "trainwright_queue_seconds_count") == 1
 
 
 def test_an_attempt_is_counted_when_the_status_first_says_how_it_ended() -> None:
