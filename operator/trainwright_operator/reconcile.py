@@ -82,7 +82,7 @@ class Reconciler:
             acceptance, attempts = await self._start(run, spec, attempts, decision)
         elif decision.action is Action.STOP:
             await self._stop(observation, attempts[-1])
-        overtaken = await self._write(Situation(observation, attempts, decision, accounts, acceptance))
+        overtaken = await self._write(Situation(observation, attempts, decision, acceptance, accounts))
         if overtaken:
             return 0
         if decision.action in ENDS:

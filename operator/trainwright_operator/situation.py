@@ -33,6 +33,6 @@ class Situation:
     observation: Observation
     attempts: Sequence[Attempt]
     decision: Decision
-    accounts: Accounts
     acceptance: Acceptance | None = None  # None: decided before, see the written status
+    accounts: Accounts | None = None  # None: as they follow from the rest, without a price
     patience_seconds: float = 60  # how long a run that is not accepted may still be on its way

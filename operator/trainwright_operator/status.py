@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainwright.contract import RunReport, Stage
+from trainwright_operator.accounts import Terms, close_accounts
 from trainwright_operator.admission import is_suspended, queue_of
 from trainwright_operator.attempts import KEPT, Attempt, Observation
 from trainwright_operator.conditions import holds, stamp
@@ -46,6 +47,7 @@ def compute_status(situation: Situation) -> Object:
         run["metadata"]["generation"],
         observation.now,
     )
+    accounts = situation.accounts or close_accounts(observation, attempts, Terms())
     last = attempts[-1] if attempts else None
     final = phase in FINAL_PHASES
     digest = situation.acceptance.plan_digest if situation.acceptance else ""
@@ -62,8 +64,8 @@ def compute_status(situation: Situation) -> Object:
         "attempts": [attempt.to_status() for attempt in attempts[-KEPT:]],
         "queue": _queue(observation, last) or before.get("queue"),
         "failures": dict(sorted(count_failures(before, attempts).items())) or None,
-        "currentPod": situation.accounts.current_pod,
-        "usage": situation.accounts.usage.to_status() if last else before.get("usage"),
+        "currentPod": accounts.current_pod,
+        "usage": accounts.usage.to_status() if last else before.get("usage"),
         "retryRequest": (last.retry_request if last else "") or before.get("retryRequest"),
         "startTime": attempts[0].start_time if attempts else None,
         "completionTime": (before.get("completionTime") or format_time(observation.now)) if final else None,

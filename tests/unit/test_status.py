@@ -44,7 +44,7 @@ def compute(
     accounts = close_accounts(observation, read_history(observation), Terms())
     attempts = accounts.attempts
     decision = decide(observation, attempts, {}, backoff_seconds=0)
-    status = compute_status(Situation(observation, attempts, decision, accounts, acceptance))
+    status = compute_status(Situation(observation, attempts, decision, acceptance, accounts))
     model = TrainingRunStatus.model_validate(status)
     known = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
     assert names_of(known) == names_of(status), "the CRD's schema would refuse what it does not know"
