@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from trainwright.contract import RunPlan
 from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.basis import Basis
 from trainwright_operator.cluster import (
     CLAIMS,
     CONFIG_MAPS,
@@ -18,10 +19,11 @@ from trainwright_operator.cluster import (
     SECRETS,
     Cluster,
 )
+from trainwright_operator.limits import find_violations
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
 from trainwright_operator.packed import controller_uid
-from trainwright_operator.plan import find_setting_problems, resolve_plan
+from trainwright_operator.plan import find_setting_problems, merge_spec, resolve_plan
 from trainwright_operator.recently import Recently
 from trainwright_operator.references import Reference, find_problems, required
 from trainwright_operator.settings import OperatorSettings
@@ -40,8 +42,8 @@ EMPTY_DIR_NOTE = (
     "everything the run names exists; its workspace is an emptyDir, so that another attempt starts at zero"
 )
 PLAN_LOST = (
-    "the run's plan was deleted, and as the operator's defaults have changed another would be made now:"
-    " make a new run"
+    "the run's plan was deleted, and as its profile or the operator's defaults have changed another would be"
+    " made now: make a new run"
 )
 
 
@@ -51,32 +53,53 @@ class Preparation:
 
     acceptance: Acceptance
     plan: RunPlan | None = None
+    spec: TrainingRunSpec | None = None
 
 
 async def prepare(
-    cluster: Cluster, settings: OperatorSettings, recently: Recently, run: Object, spec: TrainingRunSpec
+    cluster: Cluster, settings: OperatorSettings, recently: Recently, run: Object, basis: Basis
 ) -> Preparation:
     """Look up all that the run names; a run that has a plan keeps it, whatever the defaults are by now."""
-    namespace = run["metadata"]["namespace"]
+    namespace, spec = run["metadata"]["namespace"], merge_spec(basis.snapshot.defaults, run["spec"])
     references = required(spec)
     if not settings.secret_access:
         references = [reference for reference in references if reference.kind != "Secret"]
     found = await _look_up(cluster, references, namespace)
-    missing = find_problems(references, found, namespace)
-    if missing:
-        return _refuse(missing + find_setting_problems(spec), Reason.MISSING)
+    refused = _judge(run, spec, basis, found, find_problems(references, found, namespace))
+    if refused:
+        return Preparation(refused)
     if settings.require_fence and not await _is_fenced(cluster, recently):
         return _refuse([UNFENCED], Reason.POLICY_MISSING)
-    written = (run.get("status") or {}).get("plan", {}).get("digest")
+    status = run.get("status") or {}
+    written = status.get("plan", {}).get("digest")
     plan = await _kept_plan(cluster, run, written) if written else None
     if plan is None:
         resolution = resolve_plan(run, spec, _class_map(spec, found))
         if resolution.plan is None:
             return _refuse(list(resolution.problems), Reason.INVALID)
         plan = resolution.plan
-    if written not in (None, plan.digest):
+    snapshot = status.get("profile", {}).get("digest")
+    if written not in (None, plan.digest) or snapshot not in (None, basis.snapshot.digest):
         return _refuse([PLAN_LOST], Reason.PLAN_LOST)
-    return Preparation(Acceptance(plan_digest=plan.digest, note=_note(spec)), plan)
+    return Preparation(
+        Acceptance(plan_digest=plan.digest, note=_note(spec), snapshot=basis.snapshot), plan, spec
+    )
+
+
+def _judge(
+    run: Object,
+    spec: TrainingRunSpec,
+    basis: Basis,
+    found: dict[tuple[str, str], Object | None],
+    missing: list[str],
+) -> Acceptance | None:
+    """Return everything that is against a run by what it says, all at once; None if there is nothing."""
+    missing = [*basis.problems, *missing]
+    beyond = find_violations(run, spec, basis.snapshot, found)
+    wrong = find_setting_problems(spec)
+    reasons = ((Reason.MISSING, missing), (Reason.NOT_ALLOWED, beyond), (Reason.INVALID, wrong))
+    worst = next((reason for reason, problems in reasons if problems), None)
+    return None if worst is None else Acceptance((*missing, *beyond, *wrong), worst)
 
 
 def _note(spec: TrainingRunSpec) -> str:

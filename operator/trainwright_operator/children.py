@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
-from trainwright.contract import RunPlan
-from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.cluster import CLAIMS, JOBS, KINDS, AlreadyExistsError, Cluster
-from trainwright_operator.manifests import plan_config_map, trainer_access, workspace_claim
+from trainwright_operator.manifests import trainer_access
 from trainwright_operator.names import API_VERSION, PLAN_DIGEST_ANNOTATION, RUN_KIND, workspace_name
 from trainwright_operator.packed import controller_uid, find_controller
 from trainwright_operator.recently import Recently
@@ -25,13 +23,10 @@ class OwnerGoneError(Exception):
     """An object of a child's name is being deleted, or about to be: wait until it is gone."""
 
 
-async def create_children(
-    cluster: Cluster, recently: Recently, run: Object, spec: TrainingRunSpec, plan: RunPlan
-) -> None:
-    """Make what all attempts share: the trainers' access, the plan, the workspace."""
+async def create_children(cluster: Cluster, recently: Recently, run: Object, bodies: list[Object]) -> None:
+    """Make what all attempts share: the trainers' access, and what else is given."""
     namespace = run["metadata"]["namespace"]
-    bodies = [plan_config_map(run, plan), workspace_claim(run, spec, plan)]
-    makings = [create_child(cluster, run, body) for body in bodies if body is not None]
+    makings = [create_child(cluster, run, body) for body in bodies]
     if recently.holds(access_to(namespace)):
         await _make_all(*makings)
         return

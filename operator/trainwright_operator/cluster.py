@@ -25,7 +25,16 @@ import orjson
 import yaml
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND
+from trainwright_operator.names import (
+    API_VERSION,
+    CLUSTER_PROFILE_KIND,
+    CLUSTER_PROFILE_PLURAL,
+    OPERATOR_MANAGER,
+    PROFILE_KIND,
+    PROFILE_PLURAL,
+    RUN_KIND,
+    RUN_PLURAL,
+)
 
 Object = dict[str, Any]
 """One Kubernetes object as JSON."""
@@ -57,7 +66,9 @@ class Kind:
         return "/".join([*parts, self.plural, *filter(None, (name, subresource))])
 
 
-RUNS = Kind(API_VERSION, RUN_KIND, "trainingruns")
+RUNS = Kind(API_VERSION, RUN_KIND, RUN_PLURAL)
+PROFILES = Kind(API_VERSION, PROFILE_KIND, PROFILE_PLURAL)
+CLUSTER_PROFILES = Kind(API_VERSION, CLUSTER_PROFILE_KIND, CLUSTER_PROFILE_PLURAL, False)
 JOBS = Kind("batch/v1", "Job", "jobs")
 PODS = Kind("v1", "Pod", "pods")
 CONFIG_MAPS = Kind("v1", "ConfigMap", "configmaps")
@@ -242,18 +253,18 @@ class Cluster:
         except NotFoundError:
             return
 
-    async def apply_status(self, run: Object, status: Object) -> Object:
-        """Apply a run's status as the operator: replaces all that the operator owns, and nothing else."""
-        metadata = run["metadata"]
+    async def apply_status(self, item: Object, status: Object, kind: Kind = RUNS) -> Object:
+        """Apply an object's status as the operator: replaces all that the operator owns, and nothing else."""
+        metadata = item["metadata"]
         body = {
-            "apiVersion": API_VERSION,
-            "kind": RUN_KIND,
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
             "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
             "status": status,
         }
         return await self._request(
             "PATCH",
-            RUNS.path(metadata["namespace"], metadata["name"], "status"),
+            kind.path(metadata.get("namespace"), metadata["name"], "status"),
             body=body,
             query={"fieldManager": OPERATOR_MANAGER},
             content_type="application/apply-patch+yaml",

@@ -15,9 +15,18 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel
 
-from trainwright_operator.api import TrainingRun
+from trainwright_operator.api import ClusterTrainingProfile, TrainingProfile, TrainingRun
 from trainwright_operator.api_reference import build_reference
-from trainwright_operator.names import GROUP, RUN_KIND, RUN_PLURAL, VERSION
+from trainwright_operator.names import (
+    CLUSTER_PROFILE_KIND,
+    CLUSTER_PROFILE_PLURAL,
+    GROUP,
+    PROFILE_KIND,
+    PROFILE_PLURAL,
+    RUN_KIND,
+    RUN_PLURAL,
+    VERSION,
+)
 
 Schema = dict[str, Any]
 
@@ -46,6 +55,7 @@ class Kind(NamedTuple):
     plural: str
     short_names: tuple[str, ...]
     columns: tuple[Column, ...]
+    scope: str = "Namespaced"
 
     @property
     def file_name(self) -> str:
@@ -80,7 +90,28 @@ RUN_COLUMNS = (
     Column("Message", "string", f"{READY}.message", "What it is doing and why, in a sentence.", 1),
 )
 
-KINDS = (Kind(TrainingRun, RUN_KIND, RUN_PLURAL, ("trun", "truns"), RUN_COLUMNS),)
+PROFILE_COLUMNS = (
+    Column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", "Whether runs can use it."),
+    Column("Runs", "integer", ".status.runs", "Runs that use it and are not finished."),
+    Column("GPUs", "integer", ".spec.limits.gpus", "The most GPUs of a run; empty is no limit."),
+    Column("Epochs", "integer", ".spec.limits.epochs", "The most epochs of a run; empty is no limit."),
+    Column("Age", "date", ".metadata.creationTimestamp", "Time since the profile was created."),
+    Column("Version", "string", ".spec.versions[?(@.default==true)].name", "Its default version.", 1),
+    Column("Price", "number", ".spec.pricePerGPUHour", "What an hour of one GPU costs.", 1),
+)
+
+KINDS = (
+    Kind(TrainingRun, RUN_KIND, RUN_PLURAL, ("trun", "truns"), RUN_COLUMNS),
+    Kind(TrainingProfile, PROFILE_KIND, PROFILE_PLURAL, ("tprofile", "tprofiles"), PROFILE_COLUMNS),
+    Kind(
+        ClusterTrainingProfile,
+        CLUSTER_PROFILE_KIND,
+        CLUSTER_PROFILE_PLURAL,
+        ("ctprofile", "ctprofiles"),
+        PROFILE_COLUMNS,
+        "Cluster",
+    ),
+)
 
 
 def build_definition(kind: Kind) -> Schema:
@@ -91,7 +122,7 @@ def build_definition(kind: Kind) -> Schema:
         "metadata": {"name": f"{kind.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": kind.scope,
             "names": {
                 "kind": kind.kind,
                 "listKind": f"{kind.kind}List",

@@ -8,7 +8,7 @@ from trainwright.contract import Outcome, RunReport, Stage
 from trainwright_operator.admission import describe_wait, is_suspended
 from trainwright_operator.attempts import Attempt
 from trainwright_operator.conditions import Condition, holds
-from trainwright_operator.names import AttemptOutcome, ConditionType, Phase, Reason
+from trainwright_operator.names import FINAL_PHASES, AttemptOutcome, ConditionType, Phase, Reason
 from trainwright_operator.reports import describe_waiting
 from trainwright_operator.retries import Action, count_failures
 from trainwright_operator.situation import Situation
@@ -22,7 +22,6 @@ STAGE_CONDITIONS = {
     ConditionType.VERIFIED: Stage.VERIFICATION,
     ConditionType.PUBLISHED: Stage.PUBLISHING,
 }
-FINAL_PHASES = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 
 
 def describe_run(situation: Situation, phase: Phase, report: RunReport | None) -> list[Condition]:

@@ -10,8 +10,15 @@ from typing import Any
 
 import kopf
 
-from trainwright_operator.cluster import JOBS, PAGE, PODS, RUNS, Kind, Login
-from trainwright_operator.names import GROUP, RUN_LABEL, RUN_PLURAL, VERSION
+from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PAGE, PODS, PROFILES, RUNS, Kind, Login
+from trainwright_operator.names import (
+    CLUSTER_PROFILE_PLURAL,
+    GROUP,
+    PROFILE_PLURAL,
+    RUN_LABEL,
+    RUN_PLURAL,
+    VERSION,
+)
 from trainwright_operator.queue import WorkQueue
 from trainwright_operator.store import Store
 
@@ -67,6 +74,16 @@ class Watches:
         else:
             self._queue.add(key)
 
+    def observe_profile(self, kind: Kind, event: kopf.RawEvent) -> None:
+        """Take an event of a profile in; if its spec is new, runs that may wait for it are looked at."""
+        self.hear()
+        item: dict[str, Any] = {"kind": kind.kind, **event["object"]}
+        profiles = self._store.profiles
+        key = profiles.forget(item) if event["type"] == "DELETED" else profiles.keep(item)
+        if key is not None:
+            for waiting in self._store.waiting_for(key):
+                self._queue.add(waiting)
+
 
 def _is_about_to_be_bound(pod: dict[str, Any]) -> bool:
     """Whether the scheduler has not yet said anything of a pod."""
@@ -86,6 +103,14 @@ def make_registry(watches: Watches, login: Login) -> kopf.OperatorRegistry:
     @kopf.on.event(GROUP, VERSION, RUN_PLURAL, registry=registry)
     async def _run_changed(event: kopf.RawEvent, **_: Any) -> None:
         watches.observe(RUNS, event)
+
+    @kopf.on.event(GROUP, VERSION, PROFILE_PLURAL, registry=registry)
+    async def _profile_changed(event: kopf.RawEvent, **_: Any) -> None:
+        watches.observe_profile(PROFILES, event)
+
+    @kopf.on.event(GROUP, VERSION, CLUSTER_PROFILE_PLURAL, registry=registry)
+    async def _cluster_profile_changed(event: kopf.RawEvent, **_: Any) -> None:
+        watches.observe_profile(CLUSTER_PROFILES, event)
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry)
     async def _job_changed(event: kopf.RawEvent, **_: Any) -> None:

@@ -12,6 +12,10 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 RUN_KIND = "TrainingRun"
 RUN_PLURAL = "trainingruns"
+PROFILE_KIND = "TrainingProfile"
+PROFILE_PLURAL = "trainingprofiles"
+CLUSTER_PROFILE_KIND = "ClusterTrainingProfile"
+CLUSTER_PROFILE_PLURAL = "clustertrainingprofiles"
 
 # Labels
 RUN_LABEL = f"{GROUP}/run"  # on every child: the name of the run it belongs to; the watches select by it
@@ -94,6 +98,10 @@ class Phase(StrEnum):
     CANCELLED = "Cancelled"
 
 
+FINAL_PHASES = (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+"""What is left by nothing but a new retryRequest."""
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt ended."""
 
@@ -127,6 +135,7 @@ class Reason(StrEnum):
     VALID = "Valid"  # everything the run names exists
     MISSING = "Missing"  # something the run names does not exist, or not with this content
     INVALID = "Invalid"  # the run can't be carried out as written
+    NOT_ALLOWED = "NotAllowed"  # the run asks for more than its profile allows
     PLAN_LOST = "PlanLost"  # the run's plan is gone, and today's defaults would make another
     NAME_TAKEN = "NameTaken"  # an object of a child's name belongs to somebody else
     REFUSED = "Refused"  # the API server refuses a child of the run, for a quota for example

@@ -5,13 +5,14 @@ An object of a few kilobytes takes ten times as much as Python's dictionaries, a
 
 from __future__ import annotations
 
+import sys
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from trainwright_operator.names import RUN_KIND, RUN_LABEL
+from trainwright_operator.names import PROFILE_KIND, RUN_KIND, RUN_LABEL
 from trainwright_operator.queue import Key
 
 Object = dict[str, Any]
@@ -32,6 +33,7 @@ class Packed:
     version: int
     controller: str | None
     phase: str | None
+    profile: str | None  # that a run names: kind and name
     content: bytes
 
     def unpack(self) -> Object:
@@ -53,6 +55,7 @@ def pack(kind: str, item: Object) -> Packed:
         version=int(metadata.get("resourceVersion", 0)),
         controller=controller_uid(item),
         phase=(item.get("status") or {}).get("phase"),
+        profile=_profile(item) if kind == RUN_KIND else None,
         content=zlib.compress(orjson.dumps(short), FASTEST),
     )
 
@@ -62,6 +65,16 @@ def run_key(kind: str, item: Object) -> Key | None:
     metadata = item["metadata"]
     run = metadata["name"] if kind == RUN_KIND else metadata.get("labels", {}).get(RUN_LABEL)
     return Key(metadata["namespace"], run) if run else None
+
+
+def profile_word(kind: str, name: str) -> str:
+    """Return kind and name of a profile as one word, kept once however many runs name it."""
+    return sys.intern(f"{kind}/{name}")
+
+
+def _profile(run: Object) -> str | None:
+    named = run["spec"].get("profile")
+    return profile_word(named.get("kind", PROFILE_KIND), named["name"]) if named else None
 
 
 def find_controller(item: Object) -> Object | None:

@@ -1,4 +1,4 @@
-"""From a run to its plan: built-in defaults < the operator's settings < the run itself. Pure."""
+"""From a run to its plan: built-in defaults < the operator's settings < the profile < the run. Pure."""
 
 from __future__ import annotations
 
@@ -35,14 +35,21 @@ class Resolution:
 
 def merge_spec(defaults: Object, spec: Object) -> TrainingRunSpec:
     """Return the effective spec: the run's own fields over the defaults, section by section."""
-    merged = _merge(defaults, spec)
+    return TrainingRunSpec.model_validate(merge_sections(defaults, spec))
+
+
+def merge_sections(low: Object, high: Object) -> Object:
+    """Return two partial specs as one: fields of `high` win, and its choices replace those of `low`."""
+    merged = _merge(low, high)
     for *sections, choice in CHOICES:
-        chosen, target = spec, merged
+        chosen, target = high, merged
         for section in sections:
-            chosen, target = chosen.get(section, {}), target.get(section, {})
+            chosen, target = chosen.get(section) or {}, target.get(section) or {}
         if chosen.get(choice):
             target[choice] = _prefer(target[choice], chosen[choice])
-    return TrainingRunSpec.model_validate(merged)
+    if high.get("profile"):
+        merged["profile"] = high["profile"]  # a version or kind belongs to the name beside it
+    return merged
 
 
 def _prefer(merged: Object, chosen: Object) -> Object:

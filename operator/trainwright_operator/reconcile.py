@@ -12,6 +12,7 @@ from trainwright_operator.acceptance import Preparation, prepare
 from trainwright_operator.accounts import Terms, close_accounts
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, begin_attempt, read_history
+from trainwright_operator.basis import Basis, BasisFinder
 from trainwright_operator.children import (
     NameTakenError,
     access_to,
@@ -19,12 +20,12 @@ from trainwright_operator.children import (
     create_children,
     delete_children,
 )
-from trainwright_operator.cluster import JOBS, PODS, RUNS, ApiError, Cluster, Kind
+from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PODS, PROFILES, RUNS, ApiError, Cluster, Kind
 from trainwright_operator.events import announce
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
 from trainwright_operator.logs import name_attempt
-from trainwright_operator.manifests import attempt_job
+from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason
 from trainwright_operator.packed import Packed, controller_uid, pack
@@ -61,6 +62,10 @@ class Reconciler:
     metrics: Metrics = field(default_factory=Metrics)
     recently: Recently = field(default_factory=Recently)
 
+    def __post_init__(self) -> None:
+        """Find what runs are carried out with by the profiles in the store."""
+        self._bases = BasisFinder(self.cluster, self.settings, self.store.profiles)
+
     async def reconcile(self, key: Key) -> float | None:
         """Bring the run to where it should be; returns when to look again if nothing happens before."""
         run = self.store.run(key)
@@ -69,9 +74,10 @@ class Reconciler:
             return None
         if is_final(run):
             return await self._rest(run)
-        spec = merge_spec(self.settings.defaults, run["spec"])
+        basis = await self._bases.find(run)
+        spec = merge_spec(basis.snapshot.defaults, run["spec"])
         observation = await self._observe(run)
-        accounts = close_accounts(observation, read_history(observation), self._terms(spec))
+        accounts = close_accounts(observation, read_history(observation), _terms(spec, basis))
         attempts = accounts.attempts
         groups = stage_groups(spec, attempts)
         pause = self.settings.retry_backoff_seconds
@@ -79,22 +85,17 @@ class Reconciler:
         name_attempt(attempts[-1].number if attempts else 0)
         acceptance: Acceptance | None = None
         if decision.action is Action.START:
-            acceptance, attempts = await self._start(run, spec, attempts, decision)
+            acceptance, attempts = await self._start(run, basis, attempts, decision)
         elif decision.action is Action.STOP:
             await self._stop(observation, attempts[-1])
         overtaken = await self._write(Situation(observation, attempts, decision, acceptance, accounts))
         if overtaken:
             return 0
         if decision.action in ENDS:
-            return self._seconds_at_rest(key)
+            return await self._seconds_at_rest(key)
         if acceptance is not None and not acceptance.accepted:
             return RECHECK_SECONDS
         return decision.wait_seconds
-
-    def _terms(self, spec: TrainingRunSpec) -> Terms:
-        workspace = spec.compute.workspace if spec.compute else None
-        keeps = workspace is None or workspace.empty_dir is None
-        return Terms(self.settings.price_per_gpu_hour, keeps)
 
     async def _observe(self, run: Object) -> Observation:
         """Return what is there; absence in the store is doubted where an attempt's fate hangs on it."""
@@ -119,17 +120,20 @@ class Reconciler:
         return any(pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") for pod in pods.items)
 
     async def _start(
-        self, run: Object, spec: TrainingRunSpec, attempts: list[Attempt], decision: Decision
+        self, run: Object, basis: Basis, attempts: list[Attempt], decision: Decision
     ) -> tuple[Acceptance, list[Attempt]]:
         """Make the next attempt's Job, and before it all that it needs; or say everything against it."""
-        preparation: Preparation = await prepare(self.cluster, self.settings, self.recently, run, spec)
-        if preparation.plan is None:
+        preparation: Preparation = await prepare(self.cluster, self.settings, self.recently, run, basis)
+        plan, spec = preparation.plan, preparation.spec
+        if plan is None or spec is None:
             return preparation.acceptance, attempts
-        plan = preparation.plan
         try:
-            await create_children(self.cluster, self.recently, run, spec, plan)
-            body = attempt_job(run, spec, plan, self.settings.trainer, decision.key)
+            body = attempt_job(run, spec, plan, basis.snapshot, decision.key)
+            shared = shared_children(run, spec, plan, basis.snapshot)
+            await create_children(self.cluster, self.recently, run, shared)
             job = await create_child(self.cluster, run, body)
+        except PatchRefusedError as error:
+            return Acceptance(tuple(error.problems), Reason.NOT_ALLOWED), attempts
         except NameTakenError as error:
             return Acceptance((str(error),), Reason.NAME_TAKEN), attempts
         except ApiError as error:
@@ -139,6 +143,7 @@ class Reconciler:
                 (f"the API server refuses what the run needs: {error}",), Reason.REFUSED
             ), attempts
         self.store.keep("Job", job)
+        self.store.profiles.remember(basis.snapshot)
         return preparation.acceptance, [*attempts, begin_attempt(job)]
 
     async def _stop(self, observation: Observation, attempt: Attempt) -> None:
@@ -164,17 +169,17 @@ class Reconciler:
         await announce(self.cluster, run, before, status)
         return _others_part(written) != _others_part(run)
 
-    def _seconds_at_rest(self, key: Key) -> float | None:
+    async def _seconds_at_rest(self, key: Key) -> float | None:
         """Return when the children of a run that may have ended just now are to be deleted."""
         run = self.store.run(key)
         if run is None or not is_final(run):
             return None
-        return seconds_to_expiry(run, self.settings.defaults, self.clock())
+        return seconds_to_expiry(run, (await self._bases.find(run)).snapshot.defaults, self.clock())
 
     async def _rest(self, run: Object) -> float | None:
         """Look after a finished run; returns when its children are to be deleted, if there are any."""
         now = self.clock()
-        left = seconds_to_expiry(run, self.settings.defaults, now)
+        left = seconds_to_expiry(run, (await self._bases.find(run)).snapshot.defaults, now)
         due = left is not None and left <= 0
         if due:
             await delete_children(self.cluster, run, self.store.jobs(run))
@@ -188,6 +193,7 @@ class Reconciler:
     async def relist(self) -> set[Key]:
         """Read everything anew; returns all keys it concerns. Covers watches that ended without a word."""
         keys: set[Key] = set()
+        await self._relist_profiles()
         for kind, selector in ((RUNS, ""), (JOBS, RUN_LABEL), (PODS, RUN_LABEL)):
             packed: list[Packed] = []
             versions: list[int] = []
@@ -197,6 +203,14 @@ class Reconciler:
                     versions.append(page.version)
             keys |= self.store.replace(kind.kind, packed, min(versions))
         return keys
+
+    async def _relist_profiles(self) -> None:
+        """Read all profiles; the relisted runs are looked at afterwards, so none has to be woken."""
+        for kind in (PROFILES, CLUSTER_PROFILES):
+            namespaces = self.settings.namespaces if kind.namespaced else ()
+            listed = [await self.cluster.list(kind, namespace) for namespace in namespaces or (None,)]
+            items = [_typed(kind, item) for page in listed for item in page.items]
+            self.store.profiles.replace(kind.kind, items)
 
 
 def _typed(kind: Kind, item: Object) -> Object:
@@ -208,6 +222,12 @@ def _others_part(run: Object) -> tuple[Any, ...]:
     """Return what in a run is not the operator's, and matters to it."""
     metadata = run["metadata"]
     return metadata["generation"], metadata.get("deletionTimestamp"), (run.get("status") or {}).get("trainer")
+
+
+def _terms(spec: TrainingRunSpec, basis: Basis) -> Terms:
+    workspace = spec.compute.workspace if spec.compute else None
+    keeps = workspace is None or workspace.empty_dir is None
+    return Terms(basis.snapshot.price_per_gpu_hour, keeps)
 
 
 def _budgets(spec: TrainingRunSpec) -> dict[str, int]:

@@ -9,6 +9,7 @@ from trainwright_operator.accounts import Accounts
 from trainwright_operator.attempts import Attempt, Observation
 from trainwright_operator.names import Reason
 from trainwright_operator.retries import Decision
+from trainwright_operator.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Acceptance:
     problems: tuple[str, ...] = ()
     reason: Reason = Reason.VALID
     plan_digest: str = ""
+    snapshot: Snapshot | None = None  # of the run's profile and the operator's settings
     note: str = ""  # what the run's author should know though it is no problem
 
     @property

@@ -10,9 +10,9 @@ from trainwright_operator.accounts import Terms, close_accounts
 from trainwright_operator.admission import is_suspended, queue_of
 from trainwright_operator.attempts import KEPT, Attempt, Observation
 from trainwright_operator.conditions import holds, stamp
-from trainwright_operator.description import FINAL_PHASES, describe_run
+from trainwright_operator.description import describe_run
 from trainwright_operator.failures import describe_failure
-from trainwright_operator.names import ConditionType, Phase, plan_name
+from trainwright_operator.names import FINAL_PHASES, ConditionType, Phase, plan_name
 from trainwright_operator.reports import Ending, read_ending, read_live
 from trainwright_operator.retries import Action, count_failures
 from trainwright_operator.situation import Situation
@@ -54,12 +54,14 @@ def compute_status(situation: Situation) -> Object:
     plan = (
         {"configMap": plan_name(run["metadata"]["name"]), "digest": digest} if digest else before.get("plan")
     )
+    snapshot = situation.acceptance.snapshot if situation.acceptance else None
     status: Object = {
         "observedGeneration": run["metadata"]["generation"],
         "phase": str(phase),
         "stage": str(report.progress.stage) if report else before.get("stage"),
         "conditions": conditions,
         "plan": plan if digest else before.get("plan"),
+        "profile": snapshot.to_status() if snapshot else before.get("profile"),
         "attempt": last.number if last else 0,
         "attempts": [attempt.to_status() for attempt in attempts[-KEPT:]],
         "queue": _queue(observation, last) or before.get("queue"),

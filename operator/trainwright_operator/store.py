@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from trainwright_operator.names import RUN_KIND
-from trainwright_operator.packed import Packed, pack, run_key
+from trainwright_operator.catalogue import Catalogue, ProfileKey
+from trainwright_operator.names import FINAL_PHASES, RUN_KIND, Phase
+from trainwright_operator.packed import Packed, pack, profile_word, run_key
 from trainwright_operator.queue import Key
 
 Object = dict[str, Any]
@@ -24,6 +25,7 @@ class Store:
         self._objects: dict[str, dict[Key, dict[str, Packed]]] = {
             kind: defaultdict(dict) for kind in (RUN_KIND, "Job", "Pod")
         }
+        self.profiles = Catalogue()
 
     def run(self, key: Key) -> Object | None:
         """Return the run of this key."""
@@ -33,6 +35,32 @@ class Store:
     def phases(self) -> list[str | None]:
         """Return the phase of each run; None of one without a status."""
         return [run.phase for run in self._all(RUN_KIND)]
+
+    def waiting_for(self, profile: ProfileKey) -> list[Key]:
+        """Return the runs that may not have started yet for want of a profile, or of what it says.
+
+        Runs that name none are among them: the operator's settings may name this one for them.
+        """
+        word = profile_word(profile.kind, profile.name)
+        return [
+            run.key
+            for run in self._all(RUN_KIND)
+            if run.key is not None
+            and run.phase in (None, Phase.PENDING)
+            and run.profile in (None, word)
+            and profile.namespace in ("", run.key.namespace)
+        ]
+
+    def count_users(self, default: str | None) -> Counter[tuple[str, str]]:
+        """Return how many unfinished runs each profile has, by its namespace and kind with name.
+
+        `default` is the profile of runs that name none. For a profile of the cluster add up all namespaces.
+        """
+        return Counter(
+            (run.key.namespace, word)
+            for run in self._all(RUN_KIND)
+            if run.key is not None and run.phase not in FINAL_PHASES and (word := run.profile or default)
+        )
 
     def jobs(self, run: Object) -> list[Object]:
         """Return the Jobs this very run controls."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trainwright_devstack.controlplane import ControlPlane
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CRD = "CustomResourceDefinition"
 INSTALL = REPOSITORY / "helm/install.yaml"
 
 
@@ -68,9 +69,8 @@ def install(kubectl: Kubectl) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    kubectl.succeed(
-        "wait", "--for=condition=Established", "crd/trainingruns.trainwright.dev", "--timeout=30s"
-    )
+    definitions = [f"crd/{item['metadata']['name']}" for item in documents if item["kind"] == CRD]
+    kubectl.succeed("wait", "--for=condition=Established", *definitions, "--timeout=30s")
 
 
 def sample_run(name: str, namespace: str, **spec: Any) -> dict[str, Any]:

@@ -99,7 +99,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a variable that loads code": (
         {"compute": {"environment": {"LD_PRELOAD": "/data/mine.so"}}},
-        "spec.compute.environment may only have CUDA_LAUNCH_BLOCKING",
+        "spec.compute.environment must not have LD_*, PYTHON*",
     ),
     "a label of the operator's": (
         {"compute": {"labels": {"trainwright.dev/run": "other"}}},

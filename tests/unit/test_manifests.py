@@ -9,17 +9,19 @@ from builders import RUN_UID, RunBuilder
 from trainwright_operator.manifests import attempt_job, plan_config_map, trainer_access, workspace_claim
 from trainwright_operator.names import JobKey
 from trainwright_operator.plan import merge_spec, resolve_plan
-from trainwright_operator.settings import TrainerSettings
+from trainwright_operator.settings import OperatorSettings, TrainerSettings
+from trainwright_operator.snapshot import Snapshot, take_snapshot
 
 Object = dict[str, Any]
-TRAINER = TrainerSettings(image="registry.example/trainer@sha256:" + "0" * 64)
+IMAGE = "registry.example/trainer@sha256:" + "0" * 64
+SNAPSHOT = take_snapshot(OperatorSettings(trainer=TrainerSettings(image=IMAGE)))
 
 
-def make_job(run: Object, attempt: int = 1) -> Object:
+def make_job(run: Object, attempt: int = 1, snapshot: Snapshot = SNAPSHOT) -> Object:
     spec = merge_spec({}, run["spec"])
     plan = resolve_plan(run, spec, None).plan
     assert plan is not None
-    return attempt_job(run, spec, plan, TRAINER, JobKey(attempt))
+    return attempt_job(run, spec, plan, snapshot, JobKey(attempt))
 
 
 def pod_of(job: Object) -> Object:
@@ -107,13 +109,13 @@ def test_children_go_with_their_run_and_never_hold_up_its_deletion() -> None:
     spec = merge_spec({}, run["spec"])
     plan = resolve_plan(run, spec, None).plan
     assert plan is not None
-    children = [plan_config_map(run, plan), workspace_claim(run, spec, plan), make_job(run)]
+    children = [plan_config_map(run, plan, SNAPSHOT), workspace_claim(run, spec, plan), make_job(run)]
     for child in children:
         assert child is not None
         owner = child["metadata"]["ownerReferences"][0]
         assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (RUN_UID, True, False)
         assert "finalizers" not in child["metadata"]
-    assert plan_config_map(run, plan)["immutable"] is True
+    assert plan_config_map(run, plan, SNAPSHOT)["immutable"] is True
 
 
 def test_a_run_with_an_empty_dir_has_no_claim() -> None:

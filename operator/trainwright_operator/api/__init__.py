@@ -26,7 +26,19 @@ from trainwright_operator.api.dataset import (
     Split,
 )
 from trainwright_operator.api.delivery import Api, Cdn, Delivery, Recipients, Sealing, SmallPart
-from trainwright_operator.api.references import ConfigMapKey, SecretReference
+from trainwright_operator.api.profile import (
+    ClusterTrainingProfile,
+    PodTemplate,
+    ProfileDefaults,
+    ProfileEnvironment,
+    ProfileLimits,
+    ProfileSpec,
+    ProfileStatus,
+    ProfileVersion,
+    TrainingProfile,
+)
+from trainwright_operator.api.references import ConfigMapKey, ProfileReference, SecretReference
+from trainwright_operator.api.run_settings import RunSettings
 from trainwright_operator.api.run_status import (
     Attempt,
     Condition,
@@ -35,6 +47,7 @@ from trainwright_operator.api.run_status import (
     Failure,
     ModelStatus,
     PlanReference,
+    ProfileSnapshot,
     TrainingRunStatus,
 )
 from trainwright_operator.api.section import Observed, Rule, Section
@@ -49,6 +62,7 @@ __all__ = [
     "Cdn",
     "ClaimSource",
     "Classes",
+    "ClusterTrainingProfile",
     "Compute",
     "Condition",
     "ConfigMapKey",
@@ -67,11 +81,21 @@ __all__ = [
     "Onnx",
     "Parity",
     "PlanReference",
+    "PodTemplate",
+    "ProfileDefaults",
+    "ProfileEnvironment",
+    "ProfileLimits",
+    "ProfileReference",
+    "ProfileSnapshot",
+    "ProfileSpec",
+    "ProfileStatus",
+    "ProfileVersion",
     "Queue",
     "Recipients",
     "Resources",
     "Retry",
     "Rule",
+    "RunSettings",
     "SampleSource",
     "Sealing",
     "SecretReference",
@@ -81,6 +105,7 @@ __all__ = [
     "Split",
     "Toleration",
     "Training",
+    "TrainingProfile",
     "TrainingRun",
     "TrainingRunSpec",
     "TrainingRunStatus",

@@ -33,7 +33,15 @@ ALLOWED_ENVIRONMENT = (
     "PYTORCH_CUDA_ALLOC_CONF",
     "TZ",
 )
-"""Variables that tune a trainer; any other could make it load foreign code beside its credentials."""
+"""Variables that tune a trainer, and that a run may set where its profile names no others."""
+
+FORBIDDEN_VARIABLES = "LD_*, PYTHON*, TRAINWRIGHT_*, PATH, HOME or TMPDIR"
+
+
+def variable_rule(field: str) -> str:
+    """Return a CEL expression: no name of this list or map makes the trainer load foreign code."""
+    prefixes = "".join(f" && !key.startsWith('{prefix}')" for prefix in ("LD_", "PYTHON", "TRAINWRIGHT_"))
+    return f"self.{field}.all(key, !(key in ['PATH', 'HOME', 'TMPDIR']){prefixes})"
 
 
 class Resources(Section):
@@ -157,7 +165,8 @@ class Compute(Section):
     environment: dict[str, ShortText] | None = Field(
         default=None,
         max_length=32,
-        description=f"Environment variables of the trainer. Allowed: {', '.join(ALLOWED_ENVIRONMENT)}.",
+        description="Environment variables of the trainer. Allowed are those its profile names, else"
+        f" {', '.join(ALLOWED_ENVIRONMENT)}.",
     )
     labels: dict[str, LabelValue] | None = Field(
         default=None, max_length=32, description="Labels of the Job and its pod, beside the operator's."
@@ -174,9 +183,8 @@ class Compute(Section):
             " use a persistentVolumeClaim, or stages Together",
         ),
         Rule(
-            "!has(self.environment) || self.environment.all(key, key in "
-            f"[{', '.join(repr(name) for name in ALLOWED_ENVIRONMENT)}])",
-            f"spec.compute.environment may only have {', '.join(ALLOWED_ENVIRONMENT)}",
+            "!has(self.environment) || " + variable_rule("environment"),
+            f"spec.compute.environment must not have {FORBIDDEN_VARIABLES}: they decide what code is loaded",
         ),
         Rule(
             "!has(self.labels) || " + _OUR_KEYS.format("labels"),

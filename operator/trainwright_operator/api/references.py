@@ -1,10 +1,12 @@
-"""References to objects of the run's namespace that hold what a run must not hold itself."""
+"""References to objects that hold what a run must not, or need not, hold itself."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from trainwright_operator.api.section import DataKey, ObjectName, Section
+from trainwright_operator.api.section import DataKey, ObjectName, Section, VersionName
 
 
 class SecretReference(Section):
@@ -21,3 +23,17 @@ class ConfigMapKey(Section):
 
     name: ObjectName = Field(description="Name of the ConfigMap.")
     key: DataKey = Field(description="Key of the ConfigMap whose text is taken.")
+
+
+class ProfileReference(Section):
+    """Whose image, defaults and limits the run has. Default: the profile the operator's settings name."""
+
+    built_in = {"kind": "TrainingProfile"}  # noqa: RUF012
+
+    name: ObjectName = Field(description="Name of the profile.")
+    kind: Literal["TrainingProfile", "ClusterTrainingProfile"] | None = Field(
+        default=None, description="TrainingProfile is one of the run's namespace."
+    )
+    version: VersionName | None = Field(
+        default=None, description="Version of the profile. Default: the one that is marked as the default."
+    )

@@ -55,6 +55,22 @@ class PlanReference(Observed):
     digest: Digest = Field(description="Digest of the plan.")
 
 
+class ProfileSnapshot(Observed):
+    """What the run was started with beside its spec: its profile and the operator's settings of then.
+
+    It is in the ConfigMap of the plan, under snapshot.json; later changes of either concern new runs only.
+    """
+
+    kind: Literal["TrainingProfile", "ClusterTrainingProfile"] | None = Field(
+        default=None, description="Kind of the profile; empty where the run has none."
+    )
+    name: ShortText | None = Field(default=None, description="Name of the profile.")
+    version: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="Version of the profile."
+    )
+    digest: Digest = Field(description="Digest of the snapshot: the same digest, the same settings.")
+
+
 class Attempt(Observed):
     """One attempt to carry out the run: one Job, or one for each group of its stages."""
 
@@ -192,6 +208,7 @@ class TrainingRunStatus(Observed):
     dataset: DatasetStatus | None = None
     model: ModelStatus | None = None
     plan: PlanReference | None = None
+    profile: ProfileSnapshot | None = None
     attempt: int | None = Field(default=None, ge=0, description="Number of the newest attempt.")
     attempts: Annotated[
         tuple[Attempt, ...], Field(max_length=10, json_schema_extra={"x-kubernetes-list-type": "atomic"})

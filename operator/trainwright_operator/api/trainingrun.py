@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from trainwright_operator.api.compute import Compute, Queue, Retry
 from trainwright_operator.api.dataset import Dataset
 from trainwright_operator.api.delivery import Delivery
+from trainwright_operator.api.references import ProfileReference
+from trainwright_operator.api.run_settings import RunSettings
 from trainwright_operator.api.run_status import TrainingRunStatus
 from trainwright_operator.api.section import Observed, Rule, Section, ShortText
-from trainwright_operator.api.training import Export, Gate, Training
-
-LONGEST_SECONDS = 10 * 365 * 86400  # of any time a run may set: ten years
 
 MUTABLE = ("suspend", "cancel", "retryRequest", "ttlSecondsAfterFinished")
 """The fields of a run's spec that may change; everything else says what was trained."""
@@ -35,11 +33,12 @@ class Model(Section):
     )
 
 
-class TrainingRunSpec(Section):
+class TrainingRunSpec(RunSettings):
     """What is trained, on what, how, and where it goes.
 
-    A field that is left out takes its value from the operator's settings, else its built-in default. After
-    creation only suspend, cancel, retryRequest and ttlSecondsAfterFinished can change.
+    A field that is left out takes its value from the profile, else from the operator's settings, else its
+    built-in default. After creation only suspend, cancel, retryRequest and ttlSecondsAfterFinished can
+    change.
     """
 
     suspend: bool | None = Field(
@@ -59,22 +58,10 @@ class TrainingRunSpec(Section):
         description="Any text. A failed run whose text is changed gets one more attempt, which starts at the"
         " first stage that is not done.",
     )
+    profile: ProfileReference | None = None
     model: Model
     dataset: Dataset
-    training: Training | None = None
-    export: Export | None = None
-    gate: Gate | None = None
     delivery: Delivery | None = None
-    compute: Compute | None = None
-    queue: Queue | None = None
-    retry: Retry | None = None
-    ttl_seconds_after_finished: int | None = Field(
-        default=None,
-        ge=0,
-        le=LONGEST_SECONDS,
-        description="Seconds after its end at which the run's Jobs, pods and workspace are deleted. It stays,"
-        " with its plan and its status; a failed one can't be retried any more. Default: they are kept.",
-    )
 
 
 def _unchanged(field: str) -> str:

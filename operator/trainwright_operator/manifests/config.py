@@ -8,6 +8,7 @@ from trainwright.contract import RunPlan
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.manifests.ownership import child_metadata
 from trainwright_operator.names import plan_name, workspace_name
+from trainwright_operator.snapshot import SNAPSHOT_KEY, Snapshot
 
 Object = dict[str, Any]
 
@@ -15,15 +16,21 @@ PLAN_KEY = "plan.json"
 WORKSPACE_SIZE = "20Gi"
 
 
-def plan_config_map(run: Object, plan: RunPlan) -> Object:
-    """Return the immutable ConfigMap that holds the plan."""
+def plan_config_map(run: Object, plan: RunPlan, snapshot: Snapshot) -> Object:
+    """Return the immutable ConfigMap that holds the plan, and the snapshot it was made of."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": child_metadata(run, plan_name(run["metadata"]["name"]), plan.digest),
         "immutable": True,
-        "data": {PLAN_KEY: plan.to_json()},
+        "data": {PLAN_KEY: plan.to_json(), SNAPSHOT_KEY: snapshot.to_json()},
     }
+
+
+def shared_children(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Snapshot) -> list[Object]:
+    """Return what all attempts of a run share."""
+    bodies = [plan_config_map(run, plan, snapshot), workspace_claim(run, spec, plan)]
+    return [body for body in bodies if body is not None]
 
 
 def workspace_claim(run: Object, spec: TrainingRunSpec, plan: RunPlan) -> Object | None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from trainwright.contract import RunPlan
 from trainwright_operator.api import Compute, TrainingRunSpec
 from trainwright_operator.manifests.ownership import child_labels, child_metadata
+from trainwright_operator.manifests.pod_patch import patch_pod
 from trainwright_operator.manifests.volumes import Mount, pod_mounts
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
@@ -25,7 +26,7 @@ from trainwright_operator.names import (
     JobKey,
     job_name,
 )
-from trainwright_operator.settings import TrainerSettings
+from trainwright_operator.snapshot import Snapshot
 
 Object = dict[str, Any]
 
@@ -37,12 +38,11 @@ TERMINATION_MESSAGE = "/dev/termination-log"
 TEMPORARY = "/tmp"  # noqa: S108  (an emptyDir of the pod's own)
 
 
-def attempt_job(
-    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, key: JobKey
-) -> Object:
+def attempt_job(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Snapshot, key: JobKey) -> Object:
     """Return a Job of an attempt: one pod, never repeated by the Job controller, never beside another.
 
-    Only a queue replaces its pod: it suspends the Job, and lets it go on later.
+    Only a queue replaces its pod: it suspends the Job, and lets it go on later. A profile's patch that breaks
+    what is guaranteed of a pod raises `PatchRefusedError`.
     """
     name = run["metadata"]["name"]
     metadata = child_metadata(run, job_name(name, *key), plan.digest)
@@ -62,7 +62,7 @@ def attempt_job(
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "template": _pod_template(run, spec, plan, trainer, key),
+            "template": patch_pod(_pod_template(run, spec, plan, snapshot, key), snapshot.pod_template),
             # Only at its making: from then on the field is the queue's.
             **({"suspend": True} if queue else {}),
         },
@@ -84,7 +84,7 @@ def _queue_labels(spec: TrainingRunSpec, key: JobKey) -> dict[str, str]:
 
 
 def _pod_template(
-    run: Object, spec: TrainingRunSpec, plan: RunPlan, trainer: TrainerSettings, key: JobKey
+    run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Snapshot, key: JobKey
 ) -> Object:
     compute = spec.compute or Compute()
     mounts = pod_mounts(run, spec, plan, key.group)
@@ -102,7 +102,7 @@ def _pod_template(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(compute, plan, trainer, key, mounts)],
+        "containers": [_container(compute, plan, snapshot, key, mounts)],
         "volumes": [mount.volume() for mount in mounts],
     }
     return {
@@ -115,7 +115,7 @@ def _pod_template(
 
 
 def _container(
-    compute: Compute, plan: RunPlan, trainer: TrainerSettings, key: JobKey, mounts: list[Mount]
+    compute: Compute, plan: RunPlan, snapshot: Snapshot, key: JobKey, mounts: list[Mount]
 ) -> Object:
     arguments = ["run", "--attempt", str(key.attempt), "--termination-message", TERMINATION_MESSAGE]
     if key.group:
@@ -124,11 +124,12 @@ def _container(
         if mount.option:
             arguments += [mount.option, mount.argument or mount.path]
     # Libraries write below these, if anywhere: the root file system is read-only.
-    environment = {"HOME": TEMPORARY, "TMPDIR": TEMPORARY, **(compute.environment or {})}
+    own = {"HOME": TEMPORARY, "TMPDIR": TEMPORARY}
+    environment = {**snapshot.environment, **(compute.environment or {}), **own}
     return {
         "name": TRAINER_CONTAINER,
-        "image": trainer.image,
-        "imagePullPolicy": trainer.image_pull_policy,
+        "image": snapshot.image,
+        "imagePullPolicy": snapshot.image_pull_policy,
         "command": ["trainwright-trainer"],
         "args": arguments,
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],

@@ -48,7 +48,7 @@ def pod_mounts(
         Mount(
             "plan",
             plan_folder,
-            {"configMap": {"name": plan_name(name)}},
+            {"configMap": {"name": plan_name(name), "items": [{"key": PLAN_KEY, "path": PLAN_KEY}]}},
             "--plan",
             f"{plan_folder}/{PLAN_KEY}",
         ),
