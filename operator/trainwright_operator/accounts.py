@@ -14,7 +14,7 @@ from typing import Any
 
 from trainwright.contract import Cause, RunReport
 from trainwright_operator.attempts import Attempt, Observation
-from trainwright_operator.names import TRAINER_CONTAINER, AttemptOutcome
+from trainwright_operator.names import AttemptOutcome
 from trainwright_operator.reports import read_container, read_live
 from trainwright_operator.times import format_time, parse_time
 
@@ -255,7 +255,7 @@ def _read_noted(status: Object, job: str) -> Pod | None:
 
 
 def _read_pod(pod: Object) -> Pod:
-    start, end, last_word = read_container(pod, TRAINER_CONTAINER)
+    start, end, last_word = read_container(pod)
     return Pod(
         name=pod["metadata"]["name"],
         uid=pod["metadata"]["uid"],

@@ -8,7 +8,7 @@ its pod and the pod's last report.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,8 @@ from trainwright_operator.names import (
     job_name,
 )
 from trainwright_operator.reports import Ending, read_ending, read_live
-from trainwright_operator.times import format_time
+from trainwright_operator.times import format_time, parse_time
+from trainwright_operator.verdicts import Patience, Verdict, judge_image, judge_node
 
 Object = dict[str, Any]
 
@@ -124,6 +125,8 @@ class Observation:
     pods: Mapping[str, list[Object]]
     now: datetime
     outlived: frozenset[str] = frozenset()  # Jobs that are gone, of which a pod still runs
+    nodes: Mapping[str, Object | None] = field(default_factory=dict)  # those that were asked for
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def status(self) -> Object:
@@ -140,6 +143,40 @@ class Observation:
         """Return the newest pod of a Job."""
         pods = self.pods.get(job)
         return pods[-1] if pods else None
+
+    def verdict(self, job: str) -> Verdict | None:
+        """Return what an attempt whose Job goes on is given up for, if not now then later."""
+        pod = self.pod(job)
+        if pod is None:
+            return None
+        return self._judge_node(pod) or judge_image(pod, self.patience)
+
+    def is_unfinished(self, job: str) -> bool:
+        """Whether a Job is there that has not ended."""
+        found = self.jobs.get(job)
+        ended = found is None or find_condition(found, "Complete") or find_condition(found, "Failed")
+        return not ended
+
+    def is_to_retire(self, job: str) -> bool:
+        """Whether the Job or the pod of an attempt that ended is still there, and nobody has seen to it."""
+        if job in self.outlived:
+            return True
+        return self.is_unfinished(job) and not self.jobs[job]["metadata"].get("deletionTimestamp")
+
+    def may_still_write(self, job: str) -> bool:
+        """Whether a pod that was given up may be at work: not on a node that is out of reach."""
+        pod = self.pod(job)
+        verdict = self._judge_node(pod) if pod else None
+        lost = verdict is not None and verdict.due <= self.now
+        return self.is_unfinished(job) and not lost
+
+    def _judge_node(self, pod: Object) -> Verdict | None:
+        labels = pod["metadata"].get("labels", {})
+        live = self.status.get("trainer") or {}
+        ours = str(live.get("attempt")) == labels.get(ATTEMPT_LABEL)
+        heard = live.get("heartbeatTime") if ours else None
+        reported = parse_time(heard) if heard else None
+        return judge_node(pod, self.nodes, reported, self.now, self.patience)
 
 
 def group_of(job: Object) -> StageGroup | None:
@@ -207,18 +244,32 @@ def _complete(attempt: Attempt, observation: Observation) -> Attempt:
         if ending.resumed_from_epoch is not None
         else attempt.resumed_from_epoch,
     )
-    if job is None:
-        return _end_without_job(attempt, ending, observation)
-    if condition := _condition(job, "Complete"):
+    if job and (condition := find_condition(job, "Complete")):
         return replace(
             attempt,
             outcome=AttemptOutcome.SUCCEEDED,
             exit_code=0,
             end_time=condition["lastTransitionTime"],
         )
-    if condition := _condition(job, "Failed"):
+    if job and (condition := find_condition(job, "Failed")):
         return _fail(attempt, ending, observation, condition["lastTransitionTime"])
-    return attempt
+    verdict = observation.verdict(attempt.job)
+    if verdict and verdict.due <= observation.now:
+        return _give_up(attempt, verdict, observation)
+    return attempt if job else _end_without_job(attempt, ending, observation)
+
+
+def _give_up(attempt: Attempt, verdict: Verdict, observation: Observation) -> Attempt:
+    end_time = format_time(observation.now)
+    if observation.stop_wanted:
+        return replace(attempt, outcome=AttemptOutcome.STOPPED, end_time=end_time, message=verdict.message)
+    return replace(
+        attempt,
+        outcome=AttemptOutcome.FAILED,
+        cause=verdict.cause,
+        end_time=end_time,
+        message=verdict.message,
+    )
 
 
 def _end_without_job(attempt: Attempt, ending: Ending, observation: Observation) -> Attempt:
@@ -267,7 +318,8 @@ def _tell(ending: Ending, cause: Cause) -> str:
     return ending.message or told
 
 
-def _condition(job: Object, type_: str) -> Object | None:
+def find_condition(job: Object, type_: str) -> Object | None:
+    """Return a condition of a Job, if it holds."""
     for condition in job.get("status", {}).get("conditions", ()):
         if condition["type"] == type_ and condition["status"] == "True":
             found: Object = condition

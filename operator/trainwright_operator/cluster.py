@@ -76,6 +76,7 @@ SECRETS = Kind("v1", "Secret", "secrets")
 CLAIMS = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 ACCOUNTS = Kind("v1", "ServiceAccount", "serviceaccounts")
 ROLE_BINDINGS = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
+NODES = Kind("v1", "Node", "nodes", False)
 EVENTS = Kind("events.k8s.io/v1", "Event", "events")
 LEASES = Kind("coordination.k8s.io/v1", "Lease", "leases")
 POLICIES = Kind(

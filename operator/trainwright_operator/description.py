@@ -203,8 +203,10 @@ def _progress(
     if situation.decision.action is Action.STOP:
         return Reason.SUSPENDED, "the pod is asked to save and end"
     if last is None or phase in (Phase.PENDING, Phase.QUEUED):
-        return _waiting(last, admitted)
-    return Reason.RUNNING, f"attempt {last.number} runs in pod {last.pod}"
+        reason, message = _waiting(last, admitted)
+        return reason, "; ".join(filter(None, (message, situation.decision.warning)))
+    message = f"attempt {last.number} runs in pod {last.pod}"
+    return Reason.RUNNING, "; ".join(filter(None, (message, situation.decision.warning)))
 
 
 def _waiting(last: Attempt | None, admitted: Condition) -> tuple[Reason, str]:

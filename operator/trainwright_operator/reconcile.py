@@ -27,8 +27,9 @@ from trainwright_operator.groups import stage_groups
 from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
 from trainwright_operator.metrics import Metrics
-from trainwright_operator.names import ATTEMPT_LABEL, RUN_LABEL, Reason
-from trainwright_operator.packed import Packed, controller_uid, pack
+from trainwright_operator.names import RUN_LABEL, Reason
+from trainwright_operator.observing import observe
+from trainwright_operator.packed import Packed, pack
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.recently import Recently
@@ -76,7 +77,7 @@ class Reconciler:
             return await self._rest(run)
         basis = await self._bases.find(run)
         spec = merge_spec(basis.snapshot.defaults, run["spec"])
-        observation = await self._observe(run)
+        observation = await observe(self.cluster, self.store, run, self.clock(), self.settings.patience)
         accounts = close_accounts(observation, read_history(observation), _terms(spec, basis))
         attempts = accounts.attempts
         groups = stage_groups(spec, attempts)
@@ -89,6 +90,8 @@ class Reconciler:
         elif decision.action is Action.STOP:
             await self._stop(observation, attempts[-1])
         overtaken = await self._write(Situation(observation, attempts, decision, acceptance, accounts))
+        if decision.action is Action.RETIRE:  # the fence is closed: the status names its pod no more
+            await self._stop(observation, attempts[-1])
         if overtaken:
             return 0
         if decision.action in ENDS:
@@ -96,28 +99,6 @@ class Reconciler:
         if acceptance is not None and not acceptance.accepted:
             return RECHECK_SECONDS
         return decision.wait_seconds
-
-    async def _observe(self, run: Object) -> Observation:
-        """Return what is there; absence in the store is doubted where an attempt's fate hangs on it."""
-        jobs = {job["metadata"]["name"]: job for job in self.store.jobs(run)}
-        outlived: set[str] = set()
-        for record in (run.get("status") or {}).get("attempts", ()):
-            if "outcome" in record or record["job"] in jobs:
-                continue
-            job = await self.cluster.get(JOBS, run["metadata"]["namespace"], record["job"])
-            if job and controller_uid(job) == run["metadata"]["uid"]:
-                self.store.keep("Job", job)
-                jobs[record["job"]] = job
-            elif await self._has_pod(run, record["number"]):
-                outlived.add(record["job"])
-        pods = {name: self.store.pods(run, job) for name, job in jobs.items()}
-        return Observation(run, jobs, pods, self.clock(), frozenset(outlived))
-
-    async def _has_pod(self, run: Object, attempt: int) -> bool:
-        """Return whether a pod of an attempt whose Job is gone still runs: it ends a grace period later."""
-        selector = f"{RUN_LABEL}={run['metadata']['name']},{ATTEMPT_LABEL}={attempt}"
-        pods = await self.cluster.list(PODS, run["metadata"]["namespace"], selector)
-        return any(pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") for pod in pods.items)
 
     async def _start(
         self, run: Object, basis: Basis, attempts: list[Attempt], decision: Decision

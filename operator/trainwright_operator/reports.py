@@ -53,18 +53,18 @@ def read_ending(pod: Object | None, live: RunReport | None, attempt: int) -> End
     if pod is None:
         return Ending(report=live)
     status = pod.get("status", {})
-    state = _container_status(status, TRAINER_CONTAINER)
-    terminated = state.get("state", {}).get("terminated") or {}
+    container, state = _container_status(status), trainer_state(status)
+    terminated = state.get("terminated") or {}
     text = terminated.get("message", "")
     word = parse_report(text)
-    disruption = _find_disruption(status)
+    disruption = find_disruption(status)
     return Ending(
         pod=pod["metadata"]["name"],
         node=pod["spec"].get("nodeName", ""),
-        image=(state.get("imageID") or state.get("image", ""))[:IMAGE_CHARACTERS],
+        image=(container.get("imageID") or container.get("image", ""))[:IMAGE_CHARACTERS],
         exit_code=terminated.get("exitCode"),
         container_reason=terminated.get("reason", ""),
-        waiting_reason=(state.get("state", {}).get("waiting") or {}).get("reason", ""),
+        waiting_reason=(state.get("waiting") or {}).get("reason", ""),
         pod_reason=status.get("reason", ""),
         disruption=disruption.get("reason") or ("Unknown" if disruption else ""),
         message=status.get("message") or disruption.get("message") or terminated.get("reason", ""),
@@ -74,9 +74,9 @@ def read_ending(pod: Object | None, live: RunReport | None, attempt: int) -> End
     )
 
 
-def read_container(pod: Object, container: str) -> tuple[str, str, RunReport | None]:
+def read_container(pod: Object) -> tuple[str, str, RunReport | None]:
     """Return when a pod's container began and ended, as far as its node says so, and its last word."""
-    state = _container_status(pod.get("status", {}), container).get("state", {})
+    state = _container_status(pod.get("status", {})).get("state", {})
     ended = state.get("terminated") or {}
     began = ended or state.get("running") or {}
     times = began.get("startedAt") or "", ended.get("finishedAt") or ""
@@ -114,24 +114,31 @@ def describe_waiting(pod: Object) -> str:
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"not scheduled: {condition.get('message') or condition.get('reason', '')}"
-    waiting = _container_status(status, TRAINER_CONTAINER).get("state", {}).get("waiting")
+    waiting = trainer_state(status).get("waiting")
     if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
         return f"{waiting['reason']}: {waiting.get('message', '')}"
     return ""
 
 
-def _container_status(status: Object, container: str) -> Object:
+def trainer_state(status: Object) -> Object:
+    """Return the state of a pod's trainer: waiting, running or terminated; nothing before there is one."""
+    state: Object = _container_status(status).get("state", {})
+    return state
+
+
+def _container_status(status: Object) -> Object:
     for candidate in status.get("containerStatuses", ()):
-        if candidate["name"] == container:
+        if candidate["name"] == TRAINER_CONTAINER:
             found: Object = candidate
             return found
     return {}
 
 
-def _find_disruption(status: Object) -> Object:
-    """Return the condition that says why the cluster took the pod away, if it did."""
+def find_disruption(status: Object, reason: str = "") -> Object:
+    """Return the condition that says why the cluster took a pod away (for this reason), if it did."""
     for condition in status.get("conditions", ()):
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+        taken = condition["type"] == "DisruptionTarget" and condition["status"] == "True"
+        if taken and reason in ("", condition.get("reason")):
             found: Object = condition
             return found
     return {}

@@ -18,6 +18,7 @@ from trainwright_operator.times import parse_time
 Object = dict[str, Any]
 
 LONGEST_BACKOFF = timedelta(minutes=6)
+NODE_RECHECK_SECONDS = 15  # nothing tells of a node's taint while its pod is in doubt
 MOST_DOUBLINGS = 16  # of the pause; an unlimited budget would otherwise make a time that can't be held
 
 BUDGETS: Mapping[str, int] = {
@@ -57,6 +58,7 @@ class Action(StrEnum):
     START = "Start"  # the next attempt, now
     WAIT = "Wait"  # an attempt goes on, or the next one may not start yet
     STOP = "Stop"  # the attempt that goes on must end
+    RETIRE = "Retire"  # the attempt was given up: once that is written its Job must go
     SUCCEED = "Succeed"  # all is done
     FAIL = "Fail"  # no attempt is left
     REST = "Rest"  # suspended or cancelled, and nothing goes on
@@ -71,6 +73,7 @@ class Decision:
     group: StageGroup | None = None
     budget_spent: bool = False
     wait_seconds: float | None = None
+    warning: str = ""  # what the attempt that goes on will be given up for, unless it mends
 
     @property
     def key(self) -> JobKey:
@@ -87,19 +90,33 @@ def decide(
 ) -> Decision:
     """Return what to do next; `retry` is the effective `spec.retry`."""
     last = attempts[-1] if attempts else None
-    if last and last.outcome is None:
-        return Decision(Action.STOP if observation.stop_wanted else Action.WAIT, last.number)
-    following = next_group(groups, last) if last else None
-    succeeded = last is not None and last.outcome is AttemptOutcome.SUCCEEDED
-    if last and succeeded and following is None:
-        return Decision(Action.SUCCEED, last.number)
-    if observation.stop_wanted:
-        return Decision(Action.REST, last.number if last else 0)
     if last is None:
-        return Decision(Action.START, 1, groups[0])
+        return Decision(Action.REST) if observation.stop_wanted else Decision(Action.START, 1, groups[0])
+    if last.outcome is None:
+        return _decide_open(observation, last)
+    if observation.is_to_retire(last.job):
+        return Decision(Action.RETIRE, last.number, wait_seconds=0)
+    following = next_group(groups, last)
+    succeeded = last.outcome is AttemptOutcome.SUCCEEDED
+    if observation.stop_wanted and not (succeeded and following is None):
+        return Decision(Action.REST, last.number)
+    if succeeded:
+        return Decision(Action.START if following else Action.SUCCEED, last.number, following)
+    decision = _next_attempt(last)
     if last.outcome is AttemptOutcome.FAILED:
-        return _decide_retry(observation, attempts, last, retry, backoff_seconds)
-    return Decision(Action.START, last.number, following) if succeeded else _next_attempt(last)
+        decision = _decide_retry(observation, attempts, last, retry, backoff_seconds)
+    waits = decision.action is Action.START and observation.may_still_write(last.job)
+    return Decision(Action.WAIT, last.number) if waits else decision
+
+
+def _decide_open(observation: Observation, last: Attempt) -> Decision:
+    """Return what to do while an attempt goes on."""
+    verdict = observation.verdict(last.job)
+    wait = (verdict.due - observation.now).total_seconds() if verdict else None
+    if wait is None and last.node in observation.nodes:
+        wait = NODE_RECHECK_SECONDS
+    action = Action.STOP if observation.stop_wanted else Action.WAIT
+    return Decision(action, last.number, wait_seconds=wait, warning=verdict.warn() if verdict else "")
 
 
 def _decide_retry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from trainwright_operator.plan import merge_spec
+from trainwright_operator.verdicts import Patience
 
 SMALLEST_SPEC = {"model": {"name": "any"}, "dataset": {"source": {"sample": {}}}}
 
@@ -41,9 +43,16 @@ class OperatorSettings(SettingsSection):
     health_port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry_backoff_seconds: float = Field(default=10, ge=0)
+    node_lost_seconds: float = Field(default=60, ge=0)
+    image_pull_seconds: float = Field(default=600, ge=0)
     relist_seconds: float = Field(default=300, gt=0)
     lease_seconds: float = Field(default=12, ge=3, le=300)
     workers: int = Field(default=8, ge=1)
+
+    @property
+    def patience(self) -> Patience:
+        """How long something may be wrong before an attempt is given up for it."""
+        return Patience(timedelta(seconds=self.node_lost_seconds), timedelta(seconds=self.image_pull_seconds))
 
     @field_validator("defaults")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainwright.contract import RunReport, Stage
-from trainwright_operator.accounts import Terms, close_accounts
+from trainwright_operator.accounts import Accounts, Terms, close_accounts
 from trainwright_operator.admission import is_suspended, queue_of
 from trainwright_operator.attempts import KEPT, Attempt, Observation
 from trainwright_operator.conditions import holds, stamp
@@ -66,7 +66,7 @@ def compute_status(situation: Situation) -> Object:
         "attempts": [attempt.to_status() for attempt in attempts[-KEPT:]],
         "queue": _queue(observation, last) or before.get("queue"),
         "failures": dict(sorted(count_failures(before, attempts).items())) or None,
-        "currentPod": accounts.current_pod,
+        "currentPod": _current_pod(situation, accounts),
         "usage": accounts.usage.to_status() if last else before.get("usage"),
         "retryRequest": (last.retry_request if last else "") or before.get("retryRequest"),
         "startTime": attempts[0].start_time if attempts else None,
@@ -119,3 +119,12 @@ def _queue(observation: Observation, last: Attempt | None) -> Object | None:
     job = observation.jobs.get(last.job) if last else None
     name = queue_of(job) if job else ""
     return {"name": name} if name else None
+
+
+def _current_pod(situation: Situation, accounts: Accounts) -> Object | None:
+    """Return the pod that may report; none once it was given up, for it may come back to life."""
+    last = situation.attempts[-1] if situation.attempts else None
+    observation = situation.observation
+    if last and last.outcome and (observation.is_unfinished(last.job) or last.job in observation.outlived):
+        return None
+    return accounts.current_pod

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from builders import RunBuilder, make_failure, make_report, make_success, terminated
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -46,6 +46,8 @@ SETTINGS = OperatorSettings(trainer=TrainerSettings(image="registry.example/trai
 MOST_STATUS_BYTES = 16 * 1024
 WATCHED = ("TrainingRun", "Job", "Pod")
 ENDED = ("Succeeded", "Failed")
+NODES = ("node-a", "node-b", "n" * 253)
+NODE_LOST_SECONDS = 60
 
 
 class World:
@@ -63,6 +65,8 @@ class World:
         self.fenced = True
         self.on_job: Callable[[Object], None] = lambda _: None
         self.on_status: Callable[[Object, Object], None] = lambda *_: None
+        self.silent: dict[str, datetime] = {}  # nodes that do not answer, and since when
+        self.removed: dict[str, datetime] = {}  # nodes that are no longer in the cluster
         self.store(run)
 
     # What tests do to it.
@@ -93,6 +97,27 @@ class World:
             if job["metadata"].get("deletionTimestamp") and not self.pods_of(job):
                 self.remove(job)
 
+    def node(self, name: str) -> Object | None:
+        if name in self.removed:
+            return None
+        since = format_time(self.silent.get(name, self.now))
+        ready = {"type": "Ready", "status": "Unknown" if name in self.silent else "True"}
+        taint = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": since}
+        return {
+            "metadata": {"name": name, "creationTimestamp": since},
+            "spec": {"taints": [taint] if name in self.silent else []},
+            "status": {"conditions": [ready | {"lastTransitionTime": since}]},
+        }
+
+    def answers(self, pod: Object) -> bool:
+        return pod["spec"].get("nodeName") not in self.silent.keys() | self.removed.keys()
+
+    def is_lost(self, pod: Object) -> bool:
+        """Whether a pod's node has not answered for so long that the next attempt may start."""
+        name = pod["spec"].get("nodeName")
+        since = self.silent.get(name) or self.removed.get(name)
+        return since is not None and (self.now - since).total_seconds() >= NODE_LOST_SECONDS
+
     def _tell(self, type_: str, item: Object) -> None:
         if item["kind"] in self.events:
             self.events[item["kind"]].append({"type": type_, "object": copy.deepcopy(item)})
@@ -102,6 +127,8 @@ class World:
     async def get(self, kind: Kind, _: str | None, name: str) -> Object | None:
         if kind.kind.startswith("ValidatingAdmissionPolicy"):
             return {} if self.fenced else None
+        if kind.kind == "Node":
+            return self.node(name)
         return copy.deepcopy(self.objects.get((kind.kind, name)))
 
     async def list(self, kind: Kind, _: str | None = None, selector: str = "") -> Listing:
@@ -195,7 +222,7 @@ class RunLife(RuleBasedStateMachine):
     )
     def begin(self, retry: dict[str, int], long: bool, fenced: bool) -> None:
         self.retry = retry
-        self.node = "n" * 253 if long else "node-a"
+        self.long = long
         self.image = "i" * 600 if long else "trainer:1"
         body = copy.deepcopy(RunBuilder(RUN, NAMESPACE).spec(retry=retry).build())
         self.world = World(body)
@@ -304,9 +331,10 @@ class RunLife(RuleBasedStateMachine):
 
     @property
     def pod(self) -> Object | None:
-        """The newest pod that has not ended."""
+        """The newest pod that has not ended, and whose node answers: nobody hears of the others."""
         live = [pod for pod in self.world.all("Pod") if pod["status"]["phase"] not in ENDED]
-        return live[-1] if live else None
+        reached = [pod for pod in live if self.world.answers(pod)]
+        return reached[-1] if reached else None
 
     def deleting(self) -> bool:
         return any(job["metadata"].get("deletionTimestamp") for job in self.world.all("Job"))
@@ -338,11 +366,43 @@ class RunLife(RuleBasedStateMachine):
     def pod_starts(self) -> None:
         pod = self.pod
         assert pod is not None
-        pod["spec"]["nodeName"] = self.node
+        if pod["status"]["phase"] == "Running":
+            return
+        well = [name for name in NODES if name not in self.world.silent and name not in self.world.removed]
+        pod["spec"]["nodeName"] = well[-1 if self.long else 0]
         pod["status"]["phase"] = "Running"
         state = {"running": {"startedAt": format_time(self.world.now)}}
         pod["status"].setdefault("containerStatuses", [{"name": "trainer", "state": state}])
         self.world.store(pod)
+
+    @precondition(lambda self: self.pod is not None)
+    @rule(removed=st.booleans())
+    def node_is_lost(self, removed: bool) -> None:
+        """The node of a pod does not answer: the cluster says so of the pod too, and later deletes it."""
+        pod = self.pod
+        assert pod is not None
+        name = pod["spec"].get("nodeName")
+        if name is None or len(self.world.silent | self.world.removed) + 1 >= len(NODES):
+            return
+        (self.world.removed if removed else self.world.silent)[name] = self.world.now
+        now = format_time(self.world.now)
+        for each in self.world.all("Pod"):
+            if each["spec"].get("nodeName") == name and each["status"]["phase"] not in ENDED:
+                ready = {"type": "Ready", "status": "False", "lastTransitionTime": now}
+                each["status"]["conditions"] = [ready]
+                self.world.store(each)
+
+    @rule()
+    def nodes_come_back(self) -> None:
+        """What was to be deleted meanwhile ends now; the other pods go on as if nothing had been."""
+        self.world.silent.clear()
+        self.world.removed.clear()
+        for pod in self.world.all("Pod"):
+            if pod["status"].pop("conditions", None) and pod["status"]["phase"] not in ENDED:
+                self.world.store(pod)
+                if pod["metadata"].get("deletionTimestamp"):
+                    pod["status"]["phase"] = "Failed"
+                    self.leave(pod)
 
     @precondition(lambda self: self.pod is not None)
     @rule(stages=st.integers(0, len(Stage)), metrics=st.integers(0, 32))
@@ -504,10 +564,15 @@ class RunLife(RuleBasedStateMachine):
     def check_job(self, job: Object) -> None:
         """What must hold when a Job is made."""
         assert self.finished is None, f"an attempt after {self.finished}"
-        live = [p["metadata"]["name"] for p in self.world.all("Pod") if p["status"]["phase"] not in ENDED]
-        assert live == [], "a pod of a former attempt still runs"
-        unfinished = [j for j in self.world.all("Job") if not j.get("status", {}).get("conditions")]
-        assert unfinished == [], "two Jobs at a time"
+        live = [p for p in self.world.all("Pod") if p["status"]["phase"] not in ENDED]
+        assert all(map(self.world.is_lost, live)), "a pod of a former attempt still runs"
+        for other in self.world.all("Job"):
+            lost = any(map(self.world.is_lost, self.world.pods_of(other)))
+            assert lost or other.get("status", {}).get("conditions"), "two Jobs at a time"
+            going = other["metadata"].get("deletionTimestamp") or other["status"].get("conditions")
+            assert going, "the Job of a lost attempt would go on when its node comes back"
+        named = self.run.get("status", {}).get("currentPod", {}).get("uid")
+        assert named not in {pod["metadata"]["uid"] for pod in live}, "a lost pod may still report"
         number = int(job["metadata"]["labels"][ATTEMPT_LABEL])
         assert job["metadata"]["name"] == job_name(RUN, number)
         assert number > max(self.recorded, default=0)
@@ -612,6 +677,8 @@ class RunLife(RuleBasedStateMachine):
 
 
 RunLife.TestCase.settings = settings(
+    # A life that breaks a promise is told as it is: to make it shorter takes minutes.
+    phases=[Phase.explicit, Phase.generate],
     max_examples=80,
     stateful_step_count=40,
     deadline=None,
