@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trainwright.contract import Outcome, RunReport, Stage
@@ -205,8 +206,16 @@ def _progress(
     if last is None or phase in (Phase.PENDING, Phase.QUEUED):
         reason, message = _waiting(last, admitted)
         return reason, "; ".join(filter(None, (message, situation.decision.warning)))
-    message = f"attempt {last.number} runs in pod {last.pod}"
+    message = _describe_running(situation.attempts)
     return Reason.RUNNING, "; ".join(filter(None, (message, situation.decision.warning)))
+
+
+def _describe_running(attempts: Sequence[Attempt]) -> str:
+    """Return which attempt runs, where it went on, and why there is more than one."""
+    last, before = attempts[-1], attempts[-2] if len(attempts) > 1 else None
+    went_on = f", from epoch {last.resumed_from_epoch} on" if last.resumed_from_epoch else ""
+    why = f"; attempt {before.number} failed for cause {before.cause}" if before and before.cause else ""
+    return f"attempt {last.number} runs in pod {last.pod}{went_on}{why}"
 
 
 def _waiting(last: Attempt | None, admitted: Condition) -> tuple[Reason, str]:
