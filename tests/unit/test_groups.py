@@ -16,8 +16,9 @@ from trainwright_operator.manifests import attempt_job
 from trainwright_operator.names import AttemptOutcome, JobKey
 from trainwright_operator.plan import find_setting_problems, merge_spec, resolve_plan
 from trainwright_operator.retries import Action, Decision, decide
-from trainwright_operator.settings import TrainerSettings
+from trainwright_operator.settings import OperatorSettings, TrainerSettings
 from trainwright_operator.situation import Situation
+from trainwright_operator.snapshot import Snapshot, take_snapshot
 from trainwright_operator.status import compute_status
 
 Object = dict[str, Any]
@@ -25,7 +26,7 @@ Object = dict[str, Any]
 NOW = datetime(2026, 1, 2, 3, 30, tzinfo=UTC)
 DATASET, TRAINING, DELIVERY = StageGroup
 GROUPS = tuple(StageGroup)
-TRAINER = TrainerSettings(image="registry.example/trainer:test")
+SNAPSHOT = take_snapshot(OperatorSettings(trainer=TrainerSettings(image="registry.example/trainer:test")))
 
 
 def apart(**compute: Any) -> RunBuilder:
@@ -43,9 +44,9 @@ def next_step(*attempts: Attempt, **spec: Any) -> Decision:
     return decide(Observation(run, {}, {}, NOW), list(attempts), {}, 0, groups)
 
 
-def job_of(run: Object, group: StageGroup | None) -> Object:
+def job_of(run: Object, group: StageGroup | None, snapshot: Snapshot = SNAPSHOT) -> Object:
     spec, plan = resolve(run)
-    return attempt_job(run, spec, plan, TRAINER, JobKey(1, group))
+    return attempt_job(run, spec, plan, snapshot, JobKey(1, group))
 
 
 def resolve(run: Object) -> tuple[TrainingRunSpec, RunPlan]:
@@ -167,6 +168,21 @@ def test_nothing_but_training_asks_for_a_gpu() -> None:
         group: job_of(run, group)["spec"]["template"]["spec"].get("runtimeClassName") for group in GROUPS
     }
     assert classes == {DATASET: None, TRAINING: "nvidia", DELIVERY: None}
+
+
+def test_devices_that_a_profile_adds_are_for_the_pod_that_trains() -> None:
+    asked = {"resources": {"limits": {"nvidia.com/gpu": "1", "rdma/hca": "1", "memory": "8Gi"}}}
+    patch = {"spec": {"containers": [{"name": "trainer", **asked}], "initContainers": [_proxy(asked)]}}
+    snapshot = SNAPSHOT.model_copy(update={"pod_template": patch})
+    for group, names in ((DATASET, {"memory"}), (TRAINING, {"memory", "nvidia.com/gpu", "rdma/hca"})):
+        pod = job_of(apart().build(), group, snapshot)["spec"]["template"]["spec"]
+        for container in (*pod["containers"], *pod["initContainers"]):
+            assert container["resources"]["limits"].keys() == names
+
+
+def _proxy(asked: Object) -> Object:
+    context = container_of(job_of(RunBuilder().build(), None))["securityContext"]
+    return {"name": "proxy", "image": "proxy:1", "securityContext": context, **asked}
 
 
 def test_the_pods_without_gpu_get_what_the_run_says() -> None:

@@ -5,6 +5,7 @@ Every path the trainer uses is an argument, so the pod's specification tells all
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from pydantic import BaseModel
@@ -53,6 +54,9 @@ def attempt_job(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Sna
         RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", ""),
         GPUS_ANNOTATION: str(_gpus(plan, key)),
     }
+    template = patch_pod(_pod_template(run, spec, plan, snapshot, key), snapshot.pod_template)
+    if not key.trains:
+        template = _without_devices(template)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -62,7 +66,7 @@ def attempt_job(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Sna
             "completions": 1,
             "parallelism": 1,
             "podReplacementPolicy": "Failed",
-            "template": patch_pod(_pod_template(run, spec, plan, snapshot, key), snapshot.pod_template),
+            "template": template,
             # Only at its making: from then on the field is the queue's.
             **({"suspend": True} if queue else {}),
         },
@@ -157,6 +161,18 @@ def _resources(compute: Compute, plan: RunPlan, key: JobKey) -> Object:
         gpu = {compute.gpu_resource or GPU_RESOURCE: str(gpus)}
         resources["limits"] = {**resources.get("limits", {}), **gpu}
     return resources
+
+
+def _without_devices(template: Object) -> Object:
+    """Return a pod's template that asks for no device: a profile's patch means the pod that trains."""
+    template = copy.deepcopy(template)
+    pod = template["spec"]
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
+        resources = container.get("resources") or {}
+        for section in ("requests", "limits"):
+            asked = resources.get(section, {})
+            resources |= {section: {name: asked[name] for name in asked if "/" not in name}} if asked else {}
+    return template
 
 
 def _placement(compute: Compute, key: JobKey) -> Object:
