@@ -61,10 +61,16 @@ class Silent:
     def advance(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
 
+    def linger(self) -> None:
+        """Go on."""
+
     def finish_epoch(self, epoch: int, epochs: int, metrics: Any) -> None:
         """Go on."""
 
     def keep_checkpoint(self, checkpoint: CheckpointReport) -> None:
+        """Go on."""
+
+    def store_checkpoint(self, epoch: int | None, seconds: float, problem: str) -> None:
         """Go on."""
 
     def resume_from(self, epoch: int) -> None:

@@ -39,7 +39,7 @@ UNFENCED = (
     " for another run: install the chart's policy, or set requireFence: false in the operator's settings"
 )
 EMPTY_DIR_NOTE = (
-    "everything the run names exists; its workspace is an emptyDir, so that another attempt starts at zero"
+    "everything the run names exists; its workspace is an emptyDir, so that another attempt starts at {start}"
 )
 PLAN_LOST = (
     "the run's plan was deleted, and as its profile or the operator's defaults have changed another would be"
@@ -104,7 +104,10 @@ def _judge(
 
 def _note(spec: TrainingRunSpec) -> str:
     workspace = spec.compute.workspace if spec.compute else None
-    return EMPTY_DIR_NOTE if workspace and workspace.empty_dir else ""
+    if not (workspace and workspace.empty_dir):
+        return ""
+    stored = spec.checkpoint and spec.checkpoint.store
+    return EMPTY_DIR_NOTE.format(start="the newest checkpoint in checkpoint.store" if stored else "zero")
 
 
 def _refuse(problems: list[str], reason: Reason) -> Preparation:

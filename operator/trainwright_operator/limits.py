@@ -104,6 +104,9 @@ def _endpoints(spec: TrainingRunSpec, found: Found) -> Iterator[tuple[str, str]]
         name = delivery.cdn.credentials.secret_name
         if host := _host_of_cdn(found.get(("Secret", name))):
             yield f"spec.delivery.cdn.credentials (cdn.yaml in Secret {name!r})", host
+    store = None if spec.dry_run or spec.checkpoint is None else spec.checkpoint.store
+    if store and store.s3:
+        yield "spec.checkpoint.store.s3.endpoint", store.s3.endpoint
 
 
 def _host_of_cdn(secret: Object | None) -> str:

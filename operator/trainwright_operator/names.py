@@ -84,6 +84,7 @@ class Use(StrEnum):
 
     DELIVERY = "delivery"
     RECIPIENTS = "recipients"
+    CHECKPOINT = "checkpoint"
 
 
 class Phase(StrEnum):

@@ -20,6 +20,7 @@ CHOICES = (
     ("dataset", "source"),
     ("dataset", "classes"),
     ("compute", "workspace"),
+    ("checkpoint", "store"),
     ("delivery", "sealing", "recipients"),
 )
 """Sections with one member each: a run that chooses one replaces a default that chose another."""
@@ -84,6 +85,8 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
     body |= {key: sections[key] for key in ("training", "export", "gate") if key in sections}
     if spec.delivery and not problems and not spec.dry_run:
         body["delivery"] = _delivery(sections["delivery"])
+    if "checkpoint" in sections and not spec.dry_run:
+        body["checkpoint"] = _checkpoint(sections["checkpoint"])
     if problems:
         return Resolution(None, tuple(problems))
     try:
@@ -185,6 +188,17 @@ def _delivery(section: Object) -> Object:
     sealing = {key: value for key, value in section["sealing"].items() if key in ("format", "smallPart")}
     delivery = {key: section[key] for key in ("folder", "bucket") if key in section}
     return delivery | {"api": {"url": section["api"]["url"]}, "sealing": sealing}
+
+
+def _checkpoint(section: Object) -> Object:
+    """Return the plan's checkpoint section: a claim is a folder below its mount, Secrets stay out."""
+    checkpoint = dict(section)
+    store = section.get("store", {})
+    if claim := store.get("persistentVolumeClaim"):
+        checkpoint["store"] = {"folder": {"path": claim.get("path", "/").strip("/") or "."}}
+    if bucket := store.get("s3"):
+        checkpoint["store"] = {"s3": {key: value for key, value in bucket.items() if key != "credentials"}}
+    return checkpoint
 
 
 def _sentence(error: Any) -> str:

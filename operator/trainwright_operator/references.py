@@ -48,7 +48,9 @@ def required(spec: TrainingRunSpec) -> list[Reference]:
         found.append(
             Reference("spec.dataset.classes.configMapKeyRef", "ConfigMap", classes.name, None, (classes.key,))
         )
-    return found if spec.dry_run else found + _delivery_references(spec)
+    if spec.dry_run:
+        return found
+    return found + _delivery_references(spec) + _checkpoint_references(spec)
 
 
 def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:
@@ -77,6 +79,20 @@ def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:
         field, name = f"{root}.sealing.signingKey.secretName", sealing.signing_key.secret_name
         found.append(Reference(field, "Secret", name, Use.DELIVERY, ("publisher.key",)))
     return found
+
+
+def _checkpoint_references(spec: TrainingRunSpec) -> list[Reference]:
+    store = spec.checkpoint and spec.checkpoint.store
+    if not store:
+        return []
+    root = "spec.checkpoint.store"
+    if store.persistent_volume_claim:
+        field, name = f"{root}.persistentVolumeClaim.claimName", store.persistent_volume_claim.claim_name
+        return [Reference(field, "PersistentVolumeClaim", name)]
+    assert store.s3 is not None  # noqa: S101 - a store has exactly one member
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    field, name = f"{root}.s3.credentials.secretName", store.s3.credentials.secret_name
+    return [Reference(field, "Secret", name, Use.CHECKPOINT, keys)]
 
 
 def find_problems(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 import yaml
+from annotation_trees import Silent
 from botocore.config import Config
 
 from trainwright.artifacts import Evaluation, OnnxModel, Published, SealedModel
@@ -83,6 +84,7 @@ class Servers:
     api_url: str
     s3_folder: Path
     cdn_file: Path
+    s3: subprocess.Popen[bytes]
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +118,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     try:
         wait_for(s3_port, s3, "versitygw")
         wait_for(api_port, api, "the resource API")
-        yield Servers(s3_url, f"http://127.0.0.1:{api_port}", s3_folder, cdn_file)
+        yield Servers(s3_url, f"http://127.0.0.1:{api_port}", s3_folder, cdn_file, s3)
     finally:
         stop(api)
         stop(s3)
@@ -151,7 +153,7 @@ class Site:
     evaluation: Evaluation = PASSED
 
     def seal(self) -> SealedModel:
-        return seal_model(self.onnx, self.plan, self.places)
+        return seal_model(self.onnx, self.plan, self.places, Silent())
 
     def connect(self) -> Destination:
         assert self.plan.delivery

@@ -93,6 +93,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"delivery": {"sealing": {"recipients": {"secretName": "a", "configMapName": "b"}}}},
         "spec.delivery.sealing.recipients must have exactly one of secretName, configMapName",
     ),
+    "two checkpoint stores": (
+        {"checkpoint": {"store": {}}},
+        "spec.checkpoint.store must have exactly one of persistentVolumeClaim, s3",
+    ),
+    "a checkpoint store in the clear": (
+        {
+            "checkpoint": {
+                "store": {
+                    "s3": {
+                        "endpoint": "http://s3.example.com",
+                        "bucket": "checkpoints",
+                        "credentials": {"secretName": "store"},
+                    }
+                }
+            }
+        },
+        "spec.checkpoint.store.s3.endpoint must be an https:// address",
+    ),
     "two workspaces": (
         {"compute": {"workspace": {"emptyDir": {}, "persistentVolumeClaim": {}}}},
         "spec.compute.workspace must have at most one of persistentVolumeClaim, emptyDir",

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from trainwright_trainer import checkpoints
-from trainwright_trainer.checkpoints import CheckpointManifest, CheckpointNote, CheckpointStore
+from trainwright_trainer.checkpoints import CheckpointFolder, CheckpointManifest, CheckpointNote
 from trainwright_trainer.files import digest_bytes, digest_file
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> CheckpointStore:
+def store(tmp_path: Path) -> CheckpointFolder:
     return open_store(tmp_path)
 
 
-def open_store(folder: Path, training: str = "this") -> CheckpointStore:
-    return CheckpointStore(folder / "checkpoints", digest_bytes(training.encode()), keep=2)
+def open_store(folder: Path, training: str = "this") -> CheckpointFolder:
+    return CheckpointFolder(folder / "checkpoints", digest_bytes(training.encode()), keep=2)
 
 
-def save(store: CheckpointStore, folder: Path, epoch: int, *, best: bool = False) -> None:
+def save(store: CheckpointFolder, folder: Path, epoch: int, *, best: bool = False) -> None:
     source = folder / "last.pt"
     source.write_bytes(f"weights of epoch {epoch}".encode())
     note = CheckpointNote(
@@ -36,12 +36,12 @@ def save(store: CheckpointStore, folder: Path, epoch: int, *, best: bool = False
     (store.save_best if best else store.save)(source, note)
 
 
-def epoch_of(store: CheckpointStore) -> int | None:
+def epoch_of(store: CheckpointFolder) -> int | None:
     newest = store.newest()
     return None if newest is None else newest.note.epoch
 
 
-def test_the_newest_is_found_and_old_ones_are_removed(store: CheckpointStore, tmp_path: Path) -> None:
+def test_the_newest_is_found_and_old_ones_are_removed(store: CheckpointFolder, tmp_path: Path) -> None:
     assert store.newest() is None
     for epoch in (1, 2, 3, 9):
         save(store, tmp_path, epoch)
@@ -52,20 +52,20 @@ def test_the_newest_is_found_and_old_ones_are_removed(store: CheckpointStore, tm
     assert len([path for path in tmp_path.glob("checkpoints/*/*") if path.is_file()]) == 4
 
 
-def path_of_newest(store: CheckpointStore) -> Path:
+def path_of_newest(store: CheckpointFolder) -> Path:
     newest = store.newest()
     assert newest is not None
     return newest.path
 
 
-def test_a_damaged_newest_gives_way_to_the_one_before(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_damaged_newest_gives_way_to_the_one_before(store: CheckpointFolder, tmp_path: Path) -> None:
     save(store, tmp_path, 1)
     save(store, tmp_path, 2)
     path_of_newest(store).write_bytes(b"weights of ep")
     assert epoch_of(store) == 1
 
 
-def test_a_copy_without_its_note_was_interrupted(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_copy_without_its_note_was_interrupted(store: CheckpointFolder, tmp_path: Path) -> None:
     save(store, tmp_path, 1)
     save(store, tmp_path, 2)
     newest, before = sorted(path_of_newest(store).parent.glob("epoch-*.json"), reverse=True)
@@ -77,7 +77,7 @@ def test_a_copy_without_its_note_was_interrupted(store: CheckpointStore, tmp_pat
 
 @pytest.mark.parametrize("interrupted", ["copy_atomically", "write_atomically"])
 def test_the_former_best_one_stays_until_the_next_is_written(
-    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str
+    store: CheckpointFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str
 ) -> None:
     save(store, tmp_path, 2, best=True)
 
@@ -96,7 +96,7 @@ def test_the_former_best_one_stays_until_the_next_is_written(
 
 
 def test_checkpoints_of_another_training_are_not_taken_up_but_removed(
-    store: CheckpointStore, tmp_path: Path
+    store: CheckpointFolder, tmp_path: Path
 ) -> None:
     for epoch in (1, 9):
         save(store, tmp_path, epoch, best=True)
@@ -109,7 +109,7 @@ def test_checkpoints_of_another_training_are_not_taken_up_but_removed(
     assert open_store(tmp_path).newest() is None
 
 
-def test_a_manifest_names_the_last_and_the_best_one(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_manifest_names_the_last_and_the_best_one(store: CheckpointFolder, tmp_path: Path) -> None:
     save(store, tmp_path, 2, best=True)
     save(store, tmp_path, 3)
     newest = store.newest()
@@ -120,7 +120,7 @@ def test_a_manifest_names_the_last_and_the_best_one(store: CheckpointStore, tmp_
     assert CheckpointManifest.model_validate_json(manifest.to_bytes()) == manifest
 
 
-def test_the_best_one_outlives_the_others(store: CheckpointStore, tmp_path: Path) -> None:
+def test_the_best_one_outlives_the_others(store: CheckpointFolder, tmp_path: Path) -> None:
     save(store, tmp_path, 2, best=True)
     for epoch in range(2, 9):
         save(store, tmp_path, epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from builders import RUN_UID, RunBuilder
 
 from trainwright_operator.manifests import attempt_job, plan_config_map, trainer_access, workspace_claim
@@ -126,6 +127,49 @@ def test_a_run_with_an_empty_dir_has_no_claim() -> None:
     assert workspace_claim(run, spec, plan) is None
     workspace = next(v for v in pod_of(make_job(run))["volumes"] if v["name"] == "workspace")
     assert workspace["emptyDir"] == {"sizeLimit": "1Gi"}
+
+
+@pytest.mark.parametrize(
+    ("store", "volume", "option", "read_only"),
+    [
+        (
+            {"persistentVolumeClaim": {"claimName": "checkpoints"}},
+            {"name": "checkpoints", "persistentVolumeClaim": {"claimName": "checkpoints"}},
+            ["--checkpoints", "/checkpoints"],
+            False,
+        ),
+        (
+            {
+                "s3": {
+                    "endpoint": "https://s3.example.com",
+                    "bucket": "checkpoints",
+                    "credentials": {"secretName": "store"},
+                }
+            },
+            {"name": "checkpoint-credentials", "secret": {"secretName": "store", "defaultMode": 0o440}},
+            ["--checkpoint-credentials", "/etc/trainwright/checkpoint"],
+            True,
+        ),
+    ],
+    ids=["claim", "bucket"],
+)
+def test_a_checkpoint_store_is_mounted_and_the_trainer_told_where(
+    store: Any, volume: Any, option: list[str], read_only: bool
+) -> None:
+    pod = pod_of(make_job(RunBuilder().spec(checkpoint={"store": store}).build()))
+    (container,) = pod["containers"]
+    assert volume in pod["volumes"]
+    at = container["args"].index(option[0])
+    assert container["args"][at : at + 2] == option
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+    assert mount.get("readOnly", False) is read_only
+
+
+def test_the_trainer_knows_its_grace_period() -> None:
+    pod = pod_of(make_job(RunBuilder().build()))
+    arguments = pod["containers"][0]["args"]
+    at = arguments.index("--grace-seconds")
+    assert arguments[at + 1] == str(pod["terminationGracePeriodSeconds"])
 
 
 def test_the_trainers_account_is_bound_to_its_own_role_only() -> None:

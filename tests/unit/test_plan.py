@@ -165,3 +165,60 @@ def test_a_plan_that_was_written_keeps_its_digest_when_a_later_release_reads_it(
 def test_a_dry_run_needs_nothing_to_deliver_with() -> None:
     run = RunBuilder().spec(dryRun=True).delivering().build()
     assert required(merge_spec({}, run["spec"])) == []
+
+
+BUCKET = {
+    "endpoint": "https://s3.example.com",
+    "bucket": "checkpoints",
+    "prefix": "ml",
+    "credentials": {"secretName": "checkpoint-store"},
+}
+
+
+def test_a_checkpoint_store_is_in_the_plan_without_its_secret() -> None:
+    run = RunBuilder().spec(checkpoint={"everyEpochs": 5, "keep": 3, "store": {"s3": BUCKET}}).build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    assert plan.checkpoint.store is not None
+    assert plan.checkpoint.store.s3 is not None
+    assert (plan.checkpoint.every_epochs, plan.checkpoint.keep) == (5, 3)
+    assert plan.checkpoint.store.s3.prefix == "ml"
+    assert "checkpoint-store" not in plan.to_json()
+
+
+def test_a_claim_for_checkpoints_is_a_folder_below_its_mount_and_replaces_the_defaults_bucket() -> None:
+    store = {"persistentVolumeClaim": {"claimName": "checkpoints", "path": "/runs/"}}
+    run = RunBuilder().spec(checkpoint={"store": store}).build()
+    spec = merge_spec({"checkpoint": {"store": {"s3": BUCKET}}}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    assert plan.checkpoint.store is not None
+    assert plan.checkpoint.store.folder is not None
+    assert plan.checkpoint.store.folder.path == "runs"
+    assert [(r.kind, r.name) for r in required(spec) if "checkpoint" in r.field] == [
+        ("PersistentVolumeClaim", "checkpoints")
+    ]
+
+
+def test_the_secret_of_a_checkpoint_store_needs_its_label_and_both_keys() -> None:
+    run = RunBuilder().spec(checkpoint={"store": {"s3": BUCKET}}).build()
+    references = required(merge_spec({}, run["spec"]))
+    secret = {
+        "metadata": {"labels": {"trainwright.dev/use": "delivery"}},
+        "data": {"AWS_ACCESS_KEY_ID": "eA=="},
+    }
+    found = {reference.identity: secret for reference in references}
+    (problem,) = find_problems([r for r in references if "checkpoint" in r.field], found, "ml")
+    assert problem == (
+        "spec.checkpoint.store.s3.credentials.secretName: Secret 'checkpoint-store' lacks the label"
+        " trainwright.dev/use=checkpoint and lacks the key AWS_SECRET_ACCESS_KEY"
+    )
+
+
+def test_a_dry_run_needs_no_checkpoint_store() -> None:
+    run = RunBuilder().spec(checkpoint={"store": {"s3": BUCKET}}, dryRun=True).build()
+    spec = merge_spec({}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    assert plan.checkpoint.store is None
+    assert [r for r in required(spec) if "checkpoint" in r.field] == []

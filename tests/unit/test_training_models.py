@@ -19,7 +19,7 @@ from trainwright_trainer.devices import device_of
 from trainwright_trainer.files import digest_bytes
 from trainwright_trainer.places import Places
 from trainwright_trainer.steps.evaluation import check_gate
-from trainwright_trainer.steps.training import _cap_workers, _find_model, open_store, train_model
+from trainwright_trainer.steps.training import _cap_workers, _find_model, open_checkpoints, train_model
 
 SAMPLE = {"source": {"sample": {}}}
 
@@ -90,7 +90,7 @@ def test_a_changed_dataset_is_trained_on_though_an_earlier_one_was_trained_to_th
         digest=digest_bytes(b"weights"),
         time=datetime.now(UTC),
     )
-    store = open_store(dataset_of(b"former"), plan, places)
+    store = open_checkpoints(dataset_of(b"former"), plan, places)
     store.save(tmp_path / "last.pt", note)
     assert store.newest() is not None
     with pytest.raises(ConfigurationError, match=r"reached\.pt"):  # only a training asks for its base model

@@ -20,6 +20,10 @@ TERMINATION_MESSAGE_BYTES = 4096
 """The kubelet keeps this much of a termination message; a report in `status.trainer` obeys it too."""
 
 
+MOST_CHECKPOINTS = 5
+"""So many checkpoints of a run are kept at most, and named in its report."""
+
+
 class Stage(StrEnum):
     """The stages of a run, in their order."""
 
@@ -292,6 +296,42 @@ class DeliverySettings(Contract):
     sealing: SealingSettings = SealingSettings()
 
 
+class BucketStore(Contract):
+    """A bucket for checkpoints, reached through the S3 API; its key pair comes as files."""
+
+    endpoint: str = Field(pattern=r"^https?://[^\s/]+")
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    prefix: str = Field(default="", max_length=256, pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$")
+    region: str = "us-east-1"
+
+
+class FolderStore(Contract):
+    """A folder for checkpoints, as a path below the checkpoint folder of the execution."""
+
+    path: str = "."
+
+
+class CheckpointStoreSettings(Contract):
+    """Where checkpoints are kept beside the workspace: exactly one member is set."""
+
+    s3: BucketStore | None = None
+    folder: FolderStore | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.s3 is None) == (self.folder is None):
+            raise ValueError("set exactly one of s3, folder")
+        return self
+
+
+class CheckpointSettings(Contract):
+    """How often a checkpoint is saved (by default as training.savePeriod says), how many stay, and where."""
+
+    every_epochs: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=1, le=MOST_CHECKPOINTS)
+    store: CheckpointStoreSettings | None = None
+
+
 class RunPlan(Contract):
     """Everything one execution needs but its places on disk and its credentials; immutable.
 
@@ -306,6 +346,7 @@ class RunPlan(Contract):
     export: ExportSettings = ExportSettings()
     gate: GateSettings = GateSettings()
     delivery: DeliverySettings | None = None
+    checkpoint: CheckpointSettings = CheckpointSettings()
     gpus: int = Field(default=0, ge=0)
     dry_run: bool = False
 
@@ -350,7 +391,6 @@ class RunPlan(Contract):
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Metrics = Annotated[dict[str, float], Field(max_length=32)]
-MAX_EARLIER_CHECKPOINTS = 4
 
 
 class Progress(Contract):
@@ -383,7 +423,10 @@ class CheckpointReport(Contract):
         ge=0,
         description="Epoch of the newest one in the checkpoint store, if there is one.",
     )
-    earlier: Annotated[tuple[Digest, ...], Field(max_length=MAX_EARLIER_CHECKPOINTS)] = Field(
+    problem: str = Field(
+        default="", max_length=256, description="Why newer ones are not in the store; uploads are repeated."
+    )
+    earlier: Annotated[tuple[Digest, ...], Field(max_length=MOST_CHECKPOINTS)] = Field(
         default=(), description="Digests of the kept ones before it, the newest first."
     )
 

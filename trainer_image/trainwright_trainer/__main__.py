@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Annotated
 
 import typer
@@ -21,10 +19,12 @@ from trainwright_trainer.logs import set_up_logging
 from trainwright_trainer.observers import LogObserver, Moment, Observer, Observers, TerminalObserver
 from trainwright_trainer.pipeline import execute
 from trainwright_trainer.places import Places
-from trainwright_trainer.reporting import ApiServer, StatusReporter, TerminationMessage
+from trainwright_trainer.reporting import ApiServer, StatusReporter, TerminationMessage, read_reported
+from trainwright_trainer.stopping import LastReport, StopRequest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 _LOG = logging.getLogger("trainwright_trainer")
+_FAREWELL_SECONDS = 4.0  # for the last report of an execution that could not be asked to end
 
 
 @app.callback()
@@ -46,6 +46,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     cdn_credentials: Annotated[Path | None, typer.Option(help="cdn.yaml; else the API gives it.")] = None,
     recipients: Annotated[Path | None, typer.Option(help="Public keys of those who may open it.")] = None,
     signing_key: Annotated[Path | None, typer.Option(help="publisher.key, which signs the model.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Checkpoints; a folder store is below it, and written to.")
+    ] = None,
+    checkpoint_credentials: Annotated[
+        Path | None, typer.Option(help="AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY of the checkpoint store.")
+    ] = None,
     attempt: Annotated[int, typer.Option(min=1, help="Which attempt this is.")] = 1,
     stages: Annotated[
         StageGroup | None, typer.Option(help="Only these stages; those before must be done.")
@@ -53,27 +59,42 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     service_account: Annotated[
         Path | None, typer.Option(help="token and ca.crt: report to the run in the cluster.")
     ] = None,
+    grace_seconds: Annotated[
+        float, typer.Option(min=1, help="From SIGTERM to SIGKILL; the program ends before.")
+    ] = 30,
     termination_message: Annotated[Path | None, typer.Option(help="Where the last report goes.")] = None,
 ) -> None:
     """Carry a plan out, from the first stage that is not done in the workspace."""
     set_up_logging(sys.stdout)
-    stop = Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    places = Places(workspace, data, weights, api_credentials, cdn_credentials, recipients, signing_key)
+    places = Places(
+        workspace,
+        data,
+        weights,
+        api_credentials,
+        cdn_credentials,
+        recipients,
+        signing_key,
+        checkpoints,
+        checkpoint_credentials,
+    )
     last_word = [] if termination_message is None else [TerminationMessage(termination_message)]
-    try:
-        loaded = load_plan(plan)
-        server = None if service_account is None else ApiServer.from_environment(service_account)
-    except ConfigurationError as error:
-        _explain(error)
-        Observers(last_word).observe(_report_of_no_execution(error, attempt, stages), Moment.END)
-        raise typer.Exit(int(error.exit_code)) from error
     with ExitStack() as stack:
-        observers: list[Observer] = [*last_word, _observe_locally(stack)]
-        reporter = None
-        if server is not None:
-            reporter = stack.enter_context(StatusReporter(server, loaded.run, stop=stop))
-            observers.append(reporter)
+        newest, reporter, reported = LastReport(), None, None
+        observers: list[Observer] = [*last_word]
+        stop = stack.enter_context(StopRequest(grace_seconds, lambda: _end_at_once(newest, observers))).stop
+        try:
+            loaded = load_plan(plan)
+            if service_account is not None:
+                server = ApiServer.from_environment(service_account)
+                if loaded.checkpoint.store is not None and not loaded.dry_run:
+                    reported = read_reported(server, loaded.run, stop)
+                reporter = stack.enter_context(StatusReporter(server, loaded.run, stop=stop))
+                observers.append(reporter)
+        except StepError as error:
+            _explain(error)
+            Observers(last_word).observe(_report_of_no_execution(error, attempt, stages), Moment.END)
+            raise typer.Exit(int(error.exit_code)) from error
+        observers += [newest, _observe_locally(stack)]
         try:
             execute(
                 loaded,
@@ -83,6 +104,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
                 stop=stop,
                 attempt=attempt,
                 group=stages,
+                reported=reported,
             )
         except StepError as error:
             _explain(error)
@@ -111,11 +133,21 @@ def _observe_locally(stack: ExitStack) -> Observer:
     return LogObserver(sys.stdout)
 
 
+def _end_at_once(newest: LastReport, observers: list[Observer]) -> None:
+    """Say the last word of an execution that could not be asked to end."""
+    report = newest.preempted()
+    if report is not None:
+        Observers(observers).observe(report, Moment.END)
+    for observer in observers:
+        if isinstance(observer, StatusReporter):
+            observer.close(_FAREWELL_SECONDS)
+
+
 def _explain(error: StepError) -> None:
     _LOG.error("%s%s", error, f" ({error.hint})" if error.hint else "")
 
 
-def _report_of_no_execution(error: ConfigurationError, attempt: int, group: StageGroup | None) -> RunReport:
+def _report_of_no_execution(error: StepError, attempt: int, group: StageGroup | None) -> RunReport:
     return RunReport(
         attempt=attempt,
         group=group,

@@ -54,8 +54,8 @@ class Checkpoint:
     note: CheckpointNote
 
 
-class CheckpointStore:
-    """The checkpoints of one training, of which the newest `keep` and the best one stay.
+class CheckpointFolder:
+    """The checkpoints of one training in a workspace, of which the newest `keep` and the best one stay.
 
     A copy is named by its digest and written before its note, and what no note leads to any more is removed
     last: at every moment a crash leaves what the notes promise. `training` is the digest of all that the
@@ -73,7 +73,7 @@ class CheckpointStore:
     def save(self, source: Path, note: CheckpointNote) -> Checkpoint:
         """Copy a checkpoint, and remove those that are too old; return the copy."""
         self._copy(source, f"epoch-{note.epoch:06d}", note)
-        return Checkpoint(self._path(note), note)
+        return Checkpoint(self.path_of(note), note)
 
     def save_best(self, source: Path, note: CheckpointNote) -> None:
         """Copy the checkpoint of the best epoch so far, in the place of the former best."""
@@ -87,12 +87,21 @@ class CheckpointStore:
         """Return the copy of the best epoch, if it is whole."""
         return self._load(_BEST)
 
+    @property
+    def training(self) -> Digest:
+        """The digest of all that the weights come from."""
+        return self._training
+
+    def path_of(self, note: CheckpointNote) -> Path:
+        """Return where the copy is that a note vouches for."""
+        return self._folder / f"{note.digest.removeprefix('sha256:')[:16]}.pt"
+
     def describe(self, checkpoint: Checkpoint) -> CheckpointManifest:
         """Return the manifest of a checkpoint of this folder."""
         return CheckpointManifest(training=self._training, last=checkpoint.note, best=self._read_note(_BEST))
 
     def _copy(self, source: Path, name: str, note: CheckpointNote) -> None:
-        copy_atomically(source, self._path(note))
+        copy_atomically(source, self.path_of(note))
         write_atomically(self._note_path(name), note.model_dump_json(by_alias=True).encode())
         for old in self._names_by_age()[self._keep :]:
             self._note_path(old).unlink()
@@ -101,14 +110,14 @@ class CheckpointStore:
     def _remove_forgotten(self) -> None:
         """Remove the copies that no note leads to, and what an interrupted one left."""
         notes = filter(None, map(self._read_note, [*self._names_by_age(), _BEST]))
-        for path in set(self._folder.glob("*.pt*")) - set(map(self._path, notes)):
+        for path in set(self._folder.glob("*.pt*")) - set(map(self.path_of, notes)):
             path.unlink()
 
     def _load(self, name: str) -> Checkpoint | None:
         note = self._read_note(name)
         if note is None:
             return None
-        path = self._path(note)
+        path = self.path_of(note)
         if path.is_file() and digest_file(path) == note.digest:
             return Checkpoint(path, note)
         _LOG.warning("checkpoint %s is missing or damaged: its digest differs from its note", name)
@@ -125,9 +134,6 @@ class CheckpointStore:
 
     def _names_by_age(self) -> list[str]:
         return sorted((path.stem for path in self._folder.glob("epoch-*.json")), reverse=True)
-
-    def _path(self, note: CheckpointNote) -> Path:
-        return self._folder / f"{note.digest.removeprefix('sha256:')[:16]}.pt"
 
     def _note_path(self, name: str) -> Path:
         return self._folder / f"{name}.json"

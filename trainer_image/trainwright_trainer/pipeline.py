@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Generic, TypeVar
@@ -32,6 +33,8 @@ from trainwright.contract import (
 )
 from trainwright.delivery import Fence
 from trainwright.errors import StorageError
+from trainwright_trainer.checkpoint_store import CheckpointStore, Reported
+from trainwright_trainer.checkpoint_uploads import CheckpointUploads
 from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
 from trainwright_trainer.files import digest_bytes
 from trainwright_trainer.journal import Journal
@@ -45,6 +48,8 @@ from trainwright_trainer.steps.publishing import publish_model
 from trainwright_trainer.steps.sealing import seal_model
 from trainwright_trainer.steps.training import train_model
 from trainwright_trainer.steps.verification import verify_model
+from trainwright_trainer.storage import open_storage
+from trainwright_trainer.watching import count_bytes
 from trainwright_trainer.workspace_lock import lock_workspace
 
 _LOG = logging.getLogger(__name__)
@@ -74,22 +79,32 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     stop: Event | None = None,
     attempt: int = 1,
     group: StageGroup | None = None,
+    reported: Reported | None = None,
 ) -> RunResult:
     """Carry the plan out from the first stage that is not done in the workspace, or raise `StepError`.
 
     Of a `group` only its stages are carried out: those before it must be done in the workspace.
 
     `observer` is told of every change of the report, `fence` is asked before a model is committed, and
-    setting `stop` ends the execution with `PreemptedError` at the next batch or item.
+    setting `stop` ends the execution with `PreemptedError` at the next batch or item. `reported` is what the
+    run's status says of checkpoints: where there is a cluster, no other in the store is believed.
     """
     places = replace(places, workspace=places.workspace.resolve())
     guarded = Observers([] if observer is None else [observer])
     progress = RunProgress(plan, guarded, attempt=attempt, group=group, stop=stop or Event())
+    if reported is not None:
+        progress.recall_checkpoint(reported.checkpoint)
     with LogTail() as log:
         try:
             places.workspace.mkdir(parents=True, exist_ok=True)
-            with lock_workspace(places.workspace):
-                result = _Execution(plan, places, progress, fence or _no_fence, group).run()
+            with ExitStack() as stack:
+                stack.enter_context(lock_workspace(places.workspace))
+                uploads = None
+                if plan.checkpoint.store is not None and Stage.TRAINING in stages_of(plan, group):
+                    store = _open_store(plan, places, attempt, reported)
+                    outbox = places.workspace / "outbox"
+                    uploads = stack.enter_context(CheckpointUploads(store, outbox, progress))
+                result = _Execution(plan, places, progress, fence or _no_fence, group, uploads).run()
         except Exception as error:
             failure = to_step_error(error)
             if failure is not error:
@@ -116,19 +131,21 @@ class _Step(Generic[_Output]):
 class _Execution:
     """One execution: which steps there are, and what each hands to the next."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what one execution works with
         self,
         plan: RunPlan,
         places: Places,
         progress: RunProgress,
         fence: Fence,
         group: StageGroup | None,
+        uploads: CheckpointUploads | None,
     ) -> None:
         self._plan = plan
         self._places = places
         self._progress = progress
         self._fence = fence
         self._group = group
+        self._uploads = uploads
         self._journal = Journal(places.workspace, plan.digest)
 
     def run(self) -> RunResult:
@@ -144,6 +161,8 @@ class _Execution:
         onnx = self._export(weights)
         verified = self._verify(onnx, weights, dataset)
         sealed, published = self._deliver(onnx, evaluation)
+        if self._uploads is not None:  # whoever does not hear of our success must not train again
+            self._uploads.finish()
         report = self._end(Outcome.SUCCEEDED)
         return RunResult(report, dataset, weights, evaluation, onnx, verified, sealed, published)
 
@@ -166,7 +185,7 @@ class _Execution:
                 Stage.TRAINING,
                 Weights,
                 inputs=(dataset.report.digest,),
-                make=lambda: train_model(dataset, self._plan, self._places, self._progress),
+                make=lambda: train_model(dataset, self._plan, self._places, self._progress, self._uploads),
                 files=lambda made: (made.path,),
                 found=self._describe_weights,
             )
@@ -215,7 +234,7 @@ class _Execution:
                 Stage.SEALING,
                 SealedModel,
                 inputs=(onnx.digest,),
-                make=lambda: seal_model(onnx, self._plan, self._places),
+                make=lambda: seal_model(onnx, self._plan, self._places, self._progress),
                 files=lambda made: (made.small_path, made.big_path),
             )
         )
@@ -224,7 +243,14 @@ class _Execution:
                 Stage.PUBLISHING,
                 Published,
                 inputs=(sealed.small.digest, sealed.big.digest, str(evaluation.gate_passed)),
-                make=lambda: publish_model(sealed, evaluation, self._plan, self._places, self._pass_fence),
+                make=lambda: publish_model(
+                    sealed,
+                    evaluation,
+                    self._plan,
+                    self._places,
+                    self._pass_fence,
+                    count_bytes(self._progress, 2 * sealed.big.size),  # sent once, and read back once
+                ),
                 found=lambda made: self._describe_parts(onnx, evaluation, made),
             )
         )
@@ -292,6 +318,19 @@ class _Execution:
     def _end(self, outcome: Outcome) -> RunReport:
         self._progress.end(outcome)
         return self._progress.report
+
+
+def stages_of(plan: RunPlan, group: StageGroup | None) -> tuple[Stage, ...]:
+    """Return the stages that one execution carries out."""
+    return tuple(stage for stage in plan.stages if group is None or stage in group.stages)
+
+
+def _open_store(plan: RunPlan, places: Places, attempt: int, reported: Reported | None) -> CheckpointStore:
+    """Return the checkpoint store of a plan that has one; what is wrong with it shows before any work."""
+    storage = open_storage(plan.checkpoint, places)
+    store = CheckpointStore(storage, plan.run, attempt=attempt, keep=plan.checkpoint.keep, reported=reported)
+    store.open()
+    return store
 
 
 def _no_fence(file_id: str) -> None:

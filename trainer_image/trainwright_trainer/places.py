@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of one execution; only `workspace` is written to.
+    """Folders of one execution; only `workspace` and `checkpoints` are written to.
 
     `data` is the root that a folder source's path is below; `weights` holds base models; the others hold
     one file per key, as a mounted Secret does. A plan that does not need one may leave it out.
@@ -21,3 +21,5 @@ class Places:
     cdn_credentials: Path | None = None  # cdn.yaml, optionally ca.crt
     recipients: Path | None = None  # one public key per file, named by its key id
     signing_key: Path | None = None  # publisher.key
+    checkpoints: Path | None = None  # the root that the path of a checkpoint folder is below; written to
+    checkpoint_credentials: Path | None = None  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optionally ca.crt

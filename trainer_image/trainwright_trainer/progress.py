@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, RLock
 from typing import Any
 
 from trainwright.contract import (
+    MOST_CHECKPOINTS,
     CheckpointReport,
     FailureReport,
     Outcome,
@@ -33,6 +34,9 @@ _WEIGHTS = {
 """How much of the whole each stage is taken to be, in no unit."""
 
 
+_MOST_OF_A_PROBLEM = 256
+
+
 class RunProgress:
     """Keeps the report and tells the observer; as the steps' watcher it also ends them when asked to stop."""
 
@@ -50,12 +54,18 @@ class RunProgress:
         self._stop = stop
         self._epoch_clock = _EpochClock()
         self._made = 0
+        self._upload_seconds = 0.0
+        self._telling = RLock()  # checkpoints are uploaded, and told of, by a thread of their own
         self.report = RunReport(
             attempt=attempt,
             group=group,
             heartbeat_time=_now(),
             progress=Progress(percent=0, stage=self._stages[0]),
         )
+
+    def recall_checkpoint(self, checkpoint: CheckpointReport | None) -> None:
+        """Go on reporting what an earlier attempt reported, until there is a newer one."""
+        self.report = self.report.model_copy(update={"checkpoint": checkpoint})
 
     def begin(self, stage: Stage) -> None:
         """A stage begins."""
@@ -96,9 +106,34 @@ class RunProgress:
         percent = self._percent(self.report.progress.stage, fraction)
         self._tell(Moment.STEP, progress=self._step(percent=percent))
 
+    def linger(self) -> None:
+        """A step is made that brings the stage no further; what is nearly done is not ended by a stop."""
+        self._tell(Moment.STEP, progress=self._step())
+
     def keep_checkpoint(self, checkpoint: CheckpointReport) -> None:
         """A checkpoint is verified: another attempt can go on from it."""
-        self._tell(Moment.STEP, checkpoint=checkpoint)
+        with self._telling:
+            before = self.report.checkpoint
+            changes: dict[str, Any] = {"save_seconds": checkpoint.save_seconds + self._upload_seconds}
+            if before is not None and before.digest != checkpoint.digest:
+                stored = before.stored_epoch
+                changes["stored_epoch"] = stored if stored is None or stored <= checkpoint.epoch else None
+                changes["earlier"] = (before.digest, *before.earlier)[:MOST_CHECKPOINTS]
+                changes["problem"] = before.problem
+            self._tell(Moment.STEP, checkpoint=checkpoint.model_copy(update=changes))
+
+    def store_checkpoint(self, epoch: int | None, seconds: float, problem: str) -> None:
+        """The store has the checkpoint of this epoch now, or has it not because of a problem."""
+        with self._telling:
+            newest = self.report.checkpoint
+            if newest is None:
+                return
+            changes: dict[str, Any] = {"problem": problem[:_MOST_OF_A_PROBLEM]}
+            if epoch is not None:
+                changes["stored_epoch"] = epoch
+                changes["save_seconds"] = newest.save_seconds - self._upload_seconds + seconds
+                self._upload_seconds = seconds
+            self._tell(Moment.STEP, checkpoint=newest.model_copy(update=changes))
 
     def resume_from(self, epoch: int) -> None:
         """Training goes on after this epoch."""
@@ -119,9 +154,10 @@ class RunProgress:
 
     def _step(self, **changes: Any) -> Progress:
         """Return the progress after one more step: without steps a run is seen to stand still."""
-        self._made += 1
-        changes.update(step=self._made, step_time=_now())
-        return self.report.progress.model_copy(update=changes)
+        with self._telling:
+            self._made += 1
+            changes.update(step=self._made, step_time=_now())
+            return self.report.progress.model_copy(update=changes)
 
     def _percent(self, stage: Stage, fraction: float) -> int:
         """Return how far the whole is; it reaches 100 only at the end."""
@@ -130,9 +166,10 @@ class RunProgress:
         return min(int(100 * (before + _WEIGHTS[stage] * min(fraction, 1)) / whole), 99)
 
     def _tell(self, moment: Moment, **changes: Any) -> None:
-        changes.update(heartbeat_time=_now(), sequence=self.report.sequence + 1)
-        self.report = self.report.model_copy(update=changes)
-        self._observer.observe(self.report, moment)
+        with self._telling:
+            changes.update(heartbeat_time=_now(), sequence=self.report.sequence + 1)
+            self.report = self.report.model_copy(update=changes)
+            self._observer.observe(self.report, moment)
 
 
 class _EpochClock:

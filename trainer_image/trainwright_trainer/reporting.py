@@ -15,12 +15,21 @@ from enum import Enum, auto
 from pathlib import Path
 from threading import Condition, Event, Lock, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import requests
+from pydantic import ValidationError
 
-from trainwright.contract import PublishingReport, RunIdentity, RunReport
-from trainwright.errors import ConfigurationError, PreemptedError, PublishingError, StepError, SupersededError
+from trainwright.contract import CheckpointReport, PublishingReport, RunIdentity, RunReport
+from trainwright.errors import (
+    ConfigurationError,
+    NetworkError,
+    PreemptedError,
+    PublishingError,
+    StepError,
+    SupersededError,
+)
+from trainwright_trainer.checkpoint_store import Reported
 from trainwright_trainer.observers import Moment
 
 FIELD_MANAGER = "trainwright-trainer"
@@ -69,7 +78,7 @@ class Pace:
 
 
 class ApiServer:
-    """The one call a trainer makes to the API server; the token is read each time, as it is replaced."""
+    """The calls a trainer makes to the API server; the token is read each time, as it is replaced."""
 
     def __init__(self, url: str, account: Path) -> None:
         self._url = url
@@ -97,20 +106,70 @@ class ApiServer:
             # An empty map where an earlier attempt had entries would become null, which the schema refuses.
             "status": {"trainer": {key: value for key, value in told.items() if value != {}}},
         }
+        return self._call(
+            "PATCH",
+            run,
+            params={"fieldManager": FIELD_MANAGER},
+            data=json.dumps(body),
+            headers={"Content-Type": "application/apply-patch+yaml"},
+        )
+
+    def read_status(self, run: RunIdentity) -> requests.Response:
+        """Read the run with its status; raise `OSError` when there is no answer."""
+        return self._call("GET", run, headers={"Accept": "application/json"})
+
+    def _call(
+        self, verb: str, run: RunIdentity, *, headers: dict[str, str], **request: Any
+    ) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to the API server
-            return session.patch(
+            token = (self._account / "token").read_text().strip()
+            return session.request(
+                verb,
                 f"{self._url}/apis/{API_VERSION}/namespaces/{run.namespace}/trainingruns/{run.name}/status",
-                params={"fieldManager": FIELD_MANAGER},
-                data=json.dumps(body),
-                headers={
-                    "Authorization": f"Bearer {(self._account / 'token').read_text().strip()}",
-                    "Content-Type": "application/apply-patch+yaml",
-                },
+                headers={"Authorization": f"Bearer {token}", **headers},
                 verify=str(self._account / "ca.crt"),
                 timeout=_TIMEOUT,
                 allow_redirects=False,
+                **request,
             )
+
+
+def read_reported(server: ApiServer, run: RunIdentity, stop: Event, pace: Pace | None = None) -> Reported:
+    """Return what earlier attempts reported of checkpoints; nobody but the run's pods can have written it.
+
+    Without an answer a training could only begin at zero: it is waited for, and else the attempt fails.
+    """
+    pace = pace or Pace()
+    deadline = time.monotonic() + pace.grace
+    while True:
+        try:
+            response = server.read_status(run)
+            verdict, message = read_answer(response)
+        except OSError as error:
+            verdict, message = Verdict.UNKNOWN, f"no answer: {type(error).__name__}"
+        if verdict is Verdict.ACCEPTED:
+            return _reported(response.json())
+        if verdict is Verdict.GONE:
+            raise SupersededError(f"run {run.name} no longer exists: nothing is trained")
+        if time.monotonic() >= deadline:
+            raise NetworkError(
+                f"the run's status can't be read, which says where training goes on: {message}",
+                hint="Look at the API server, and at the rights of the pod's account.",
+            )
+        if stop.wait(pace.retry):
+            raise PreemptedError("stopped on request before anything was begun")
+
+
+def _reported(run: dict[str, Any]) -> Reported:
+    found = ((run.get("status") or {}).get("trainer") or {}).get("checkpoint")
+    if found is None:
+        return Reported()
+    try:
+        return Reported(CheckpointReport.model_validate(found))
+    except ValidationError:
+        _LOG.warning("the run's status holds a checkpoint of another release: it is not gone on from")
+        return Reported()
 
 
 class StatusReporter:
@@ -138,10 +197,14 @@ class StatusReporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(self._pace.farewell)
+
+    def close(self, timeout: float) -> None:
+        """Send the last report; wait for that no longer than `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(self._pace.farewell)
+        self._thread.join(timeout)
 
     def observe(self, report: RunReport, moment: Moment) -> None:
         """Take the report over; everything but a mere step is sent at once."""

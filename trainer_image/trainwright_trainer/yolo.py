@@ -81,6 +81,17 @@ def is_architecture(name: str) -> bool:
     return match is not None and not known.isdisjoint({name, match[1] + match[2]})
 
 
+def is_harmless(checkpoint: Path) -> bool:
+    """Return whether a checkpoint from elsewhere holds weights and known classes only: no code of its own."""
+    from ultralytics.nn.tasks import torch_safe_load
+
+    try:
+        torch_safe_load(checkpoint, safe_only=True)
+    except TypeError:  # this is what Ultralytics makes of a class it does not know, and of a damaged file
+        return False
+    return True
+
+
 def strip(checkpoint: Path, target: Path) -> None:
     """Write the weights of a checkpoint without optimizer and training state."""
     from ultralytics.utils.torch_utils import strip_optimizer

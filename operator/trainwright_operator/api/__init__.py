@@ -5,6 +5,13 @@ One module per section, one per kind. `trainwright_operator.crds` turns the kind
 
 from __future__ import annotations
 
+from trainwright_operator.api.checkpoint import (
+    BucketStore,
+    Checkpoint,
+    CheckpointSecret,
+    CheckpointStore,
+    ClaimStore,
+)
 from trainwright_operator.api.compute import (
     ALLOWED_ENVIRONMENT,
     Compute,
@@ -59,8 +66,13 @@ __all__ = [
     "MUTABLE",
     "Api",
     "Attempt",
+    "BucketStore",
     "Cdn",
+    "Checkpoint",
+    "CheckpointSecret",
+    "CheckpointStore",
     "ClaimSource",
+    "ClaimStore",
     "Classes",
     "ClusterTrainingProfile",
     "Compute",

@@ -65,7 +65,7 @@ class WorkspaceClaim(Section):
 
 
 class WorkspaceEmptyDir(Section):
-    """A folder of the node that is gone with the pod: a later attempt starts from zero."""
+    """A folder of the node, gone with the pod: without checkpoint.store a later attempt starts from zero."""
 
     size_limit: StorageSize | None = Field(
         default=None, description="The pod is evicted when the folder grows beyond this. Default: no limit."

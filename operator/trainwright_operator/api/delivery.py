@@ -11,7 +11,7 @@ from trainwright_operator.api.references import SecretReference
 from trainwright_operator.api.section import ObjectName, Rule, Section, built_in_of, one_of
 
 # No user or password in a URL, no plain HTTP off the machine: the token would be readable on the way.
-_SAFE_URL = r"^(https://[^\\s/@]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)(/[^\\s]*)?$"
+SAFE_URL = r"^(https://[^\\s/@]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)(/[^\\s]*)?$"
 
 
 class Api(Section):
@@ -29,7 +29,7 @@ class Api(Section):
 
     rules = (
         Rule(
-            f"!has(self.url) || self.url.matches('{_SAFE_URL}')",
+            f"!has(self.url) || self.url.matches('{SAFE_URL}')",
             "spec.delivery.api.url must be an https:// address without user and password"
             " (http:// only for localhost, 127.0.0.0/8 and [::1])",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from trainwright_operator.api.checkpoint import Checkpoint
 from trainwright_operator.api.compute import Compute, Queue, Retry
 from trainwright_operator.api.section import Section
 from trainwright_operator.api.training import Export, Gate, Training
@@ -17,6 +18,7 @@ class RunSettings(Section):
     training: Training | None = None
     export: Export | None = None
     gate: Gate | None = None
+    checkpoint: Checkpoint | None = None
     compute: Compute | None = None
     queue: Queue | None = None
     retry: Retry | None = None

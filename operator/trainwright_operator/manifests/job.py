@@ -122,6 +122,7 @@ def _container(
     compute: Compute, plan: RunPlan, snapshot: Snapshot, key: JobKey, mounts: list[Mount]
 ) -> Object:
     arguments = ["run", "--attempt", str(key.attempt), "--termination-message", TERMINATION_MESSAGE]
+    arguments += ["--grace-seconds", str(GRACE_SECONDS)]
     if key.group:
         arguments += ["--stages", str(key.group)]
     for mount in mounts:

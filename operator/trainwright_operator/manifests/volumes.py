@@ -63,7 +63,21 @@ def pod_mounts(
         source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
         mounts.append(Mount("data", "/data", source, "--data"))
     delivers = plan.delivery and group in (None, StageGroup.DELIVERY)
-    return mounts + (_delivery_mounts(spec) if delivers else [])
+    trains = group in (None, StageGroup.TRAINING)
+    delivery = _delivery_mounts(spec) if delivers else []
+    return mounts + delivery + (_checkpoint_mounts(spec, plan) if trains else [])
+
+
+def _checkpoint_mounts(spec: TrainingRunSpec, plan: RunPlan) -> list[Mount]:
+    store = spec.checkpoint.store if spec.checkpoint and plan.checkpoint.store else None
+    if store and store.persistent_volume_claim:
+        source = {"persistentVolumeClaim": {"claimName": store.persistent_volume_claim.claim_name}}
+        return [Mount("checkpoints", "/checkpoints", source, "--checkpoints", read_only=False)]
+    if store and store.s3:
+        source = _secret(store.s3.credentials.secret_name)
+        folder, option = "/etc/trainwright/checkpoint", "--checkpoint-credentials"
+        return [Mount("checkpoint-credentials", folder, source, option)]
+    return []
 
 
 def _delivery_mounts(spec: TrainingRunSpec) -> list[Mount]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainwright.artifacts import Published, SealedModel
+from trainwright.bucket import OnBytes
 from trainwright.contract import ModelSettings, PartReport
 from trainwright.delivery.cdn import Cdn
 from trainwright.delivery.orphans import remove_orphans
@@ -50,15 +51,21 @@ class Publication:
         return (*names, name_pointer(self.model.name)) if self.promoted else tuple(names)
 
 
-def publish(
-    sealed: SealedModel, workspace: Path, publication: Publication, destination: Destination, fence: Fence
+def publish(  # noqa: PLR0913, PLR0917 - what is published, where, and who may stop it
+    sealed: SealedModel,
+    workspace: Path,
+    publication: Publication,
+    destination: Destination,
+    fence: Fence,
+    on_bytes: OnBytes | None = None,
 ) -> Published:
     """Deliver both parts and set the pointers; a second call with the same parts sends only what is missing.
 
     The small part is the commit: before it nobody can open the model, and after it everything is in place
-    but the pointers.
+    but the pointers. `on_bytes` is called with the size of each piece of the big part that was sent or read
+    back; what it raises ends the publishing, which is still without effect then.
     """
-    _deliver_big(workspace / sealed.big_path, sealed.big, destination)
+    _deliver_big(workspace / sealed.big_path, sealed.big, destination, on_bytes)
     fence(sealed.file_id)
     _commit_small(workspace / sealed.small_path, sealed.small, destination)
     _keep_big(workspace / sealed.big_path, sealed.big, destination)
@@ -69,14 +76,16 @@ def publish(
     )
 
 
-def _deliver_big(path: Path, part: PartReport, destination: Destination) -> None:
+def _deliver_big(
+    path: Path, part: PartReport, destination: Destination, on_bytes: OnBytes | None = None
+) -> None:
     """Upload the big part unless the server has these very bytes, and read it back."""
     key, cdn = destination.key(part.name), destination.cdn
-    if cdn.find_size(key) == part.size and cdn.hash(key, part.size) == part.digest:
+    if cdn.find_size(key) == part.size and cdn.hash(key, part.size, on_bytes) == part.digest:
         LOG.info("%s is on the CDN already", part.name)
         return
-    cdn.upload(path, key)
-    digest, size = cdn.hash(key, part.size), cdn.find_size(key)
+    cdn.upload(path, key, on_bytes)
+    digest, size = cdn.hash(key, part.size, on_bytes), cdn.find_size(key)
     if digest != part.digest or size != part.size:
         raise PublishingError(
             f"the CDN holds something else than {part.name}: {size} bytes, {part.size} were sent",

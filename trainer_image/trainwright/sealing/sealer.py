@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +37,8 @@ from trainwright.sealing.layout import (
 from trainwright.sealing.opener import check_parts, decrypt_parts
 from trainwright.sealing.stream import ChunkCipher, read_plaintext
 
+OnBytes = Callable[[int], None]
+
 
 def seal(  # noqa: PLR0913 - one call, named arguments only
     source: Path,
@@ -46,11 +48,13 @@ def seal(  # noqa: PLR0913 - one call, named arguments only
     recipients: Sequence[Recipient],
     publisher: PublisherKey,
     small_part: SmallPartSettings = SmallPartSettings(),  # noqa: B008 - immutable
+    on_bytes: OnBytes | None = None,
 ) -> SealedModel:
     """Seal a model into `folder` as `{name}.{file id}.small` and `.big`; return once the parts are proven.
 
     Memory stays the same whatever the model's size. No private key is needed: the proof that the parts
     open uses the data key, which is forgotten afterwards. Paths in the result are relative to `folder`.
+    `on_bytes` is called with the size of each piece that was written or proven; raising there ends it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data_key = secrets.token_bytes(32)
@@ -59,11 +63,11 @@ def seal(  # noqa: PLR0913 - one call, named arguments only
         draft = _draft_header(prelude, f"{name}.{prelude.file_id.hex()}.big", recipients, publisher)
         small, big = folder / f"{name}.{prelude.file_id.hex()}.small", folder / draft.big_name
         try:
-            streamed = _write_payload(file, small, big, draft, data_key)
+            streamed = _write_payload(file, small, big, draft, data_key, on_bytes)
             header = _finish_header(draft, streamed, data_key, recipients, publisher)
             _write_header(small, header)
             sync_folder(folder)
-            _prove(small, big, header, data_key, streamed.plaintext_digest)
+            _prove(small, big, header, data_key, streamed.plaintext_digest, on_bytes)
         except BaseException:
             small.unlink(missing_ok=True)
             big.unlink(missing_ok=True)
@@ -135,7 +139,9 @@ def _draft_header(
     )
 
 
-def _write_payload(source: BinaryIO, small: Path, big: Path, draft: Header, data_key: bytes) -> _Streamed:
+def _write_payload(  # noqa: PLR0913, PLR0917 - both files, and what goes into them
+    source: BinaryIO, small: Path, big: Path, draft: Header, data_key: bytes, on_bytes: OnBytes | None
+) -> _Streamed:
     """Encrypt the source into both parts, leaving room for the header, and hash all of it on the way."""
     prelude, cipher = draft.prelude, ChunkCipher(data_key, draft.prelude)
     plaintext, prefix, whole_big, binding = (
@@ -161,6 +167,8 @@ def _write_payload(source: BinaryIO, small: Path, big: Path, draft: Header, data
             big_file.write(tail)
             whole_big.update(tail)
             binding.update(tail)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
         for file in (small_file, big_file):
             file.flush()
             os.fsync(file.fileno())
@@ -192,7 +200,14 @@ def _write_header(small: Path, header: Header) -> None:
         os.fsync(file.fileno())
 
 
-def _prove(small: Path, big: Path, header: Header, data_key: bytes, plaintext_digest: bytes) -> None:
+def _prove(  # noqa: PLR0913, PLR0917 - both files, and what they must open to
+    small: Path,
+    big: Path,
+    header: Header,
+    data_key: bytes,
+    plaintext_digest: bytes,
+    on_bytes: OnBytes | None,
+) -> None:
     """Open the parts from disk as a reader would, with the data key instead of a private key."""
     publisher = VerifyKey("self", header.publisher)
     with small.open("rb") as small_file, big.open("rb") as big_file:
@@ -200,5 +215,7 @@ def _prove(small: Path, big: Path, header: Header, data_key: bytes, plaintext_di
         opened = hashlib.sha256()
         for chunk in decrypt_parts(parts, data_key):
             opened.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
     if opened.digest() != plaintext_digest:
         raise SourceChangedError("the sealed parts open to something else than what was sealed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainwright.artifacts import Evaluation, Published, SealedModel
+from trainwright.bucket import OnBytes
 from trainwright.contract import DeliverySettings, RunPlan
 from trainwright.delivery import (
     ApiCredentials,
@@ -19,8 +20,13 @@ from trainwright.errors import ConfigurationError
 from trainwright_trainer.places import Places
 
 
-def publish_model(
-    sealed: SealedModel, evaluation: Evaluation, plan: RunPlan, places: Places, fence: Fence
+def publish_model(  # noqa: PLR0913, PLR0917 - what is published, how, and who may stop it
+    sealed: SealedModel,
+    evaluation: Evaluation,
+    plan: RunPlan,
+    places: Places,
+    fence: Fence,
+    on_bytes: OnBytes | None = None,
 ) -> Published:
     """Deliver the sealed parts; a retry uploads the same ones and never seals again.
 
@@ -30,7 +36,7 @@ def publish_model(
         raise ConfigurationError("the plan has no delivery", hint="without one the run ends when verified")
     destination = connect_destination(plan.delivery, places)
     publication = Publication(plan.model, promoted=evaluation.gate_passed)
-    return publish(sealed, places.workspace, publication, destination, fence)
+    return publish(sealed, places.workspace, publication, destination, fence, on_bytes)
 
 
 def connect_destination(delivery: DeliverySettings, places: Places) -> Destination:

@@ -10,12 +10,13 @@ from trainwright.delivery.pointers import name_parts
 from trainwright.errors import ConfigurationError
 from trainwright.sealing import KeyTextError, PublisherKey, Recipient, read_recipients, seal
 from trainwright_trainer.places import Places
+from trainwright_trainer.watching import Watcher, count_bytes
 
 FOLDER = "sealed"
 SIGNING_KEY_FILE = "publisher.key"
 
 
-def seal_model(onnx: OnnxModel, plan: RunPlan, places: Places) -> SealedModel:
+def seal_model(onnx: OnnxModel, plan: RunPlan, places: Places, watcher: Watcher) -> SealedModel:
     """Seal the model for every recipient and prove that its parts open; nothing is uploaded."""
     if plan.delivery is None:
         raise ConfigurationError("the plan has no delivery", hint="a model is sealed only to be delivered")
@@ -29,6 +30,7 @@ def seal_model(onnx: OnnxModel, plan: RunPlan, places: Places) -> SealedModel:
         recipients=recipients,
         publisher=publisher,
         small_part=plan.delivery.sealing.small_part,
+        on_bytes=count_bytes(watcher, 2 * onnx.size),  # written once, and proven once
     )
     if sealed.plaintext_digest != onnx.digest:
         raise ConfigurationError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ from trainwright.contract import ArgumentValue, CheckpointReport, RunPlan, Train
 from trainwright.errors import ConfigurationError, StepError
 from trainwright.training_arguments import check_arguments
 from trainwright_trainer import yolo, yolo_training
-from trainwright_trainer.checkpoints import Checkpoint, CheckpointNote, CheckpointStore
+from trainwright_trainer.checkpoint_uploads import CheckpointUploads
+from trainwright_trainer.checkpoints import Checkpoint, CheckpointFolder, CheckpointNote
 from trainwright_trainer.devices import device_of
 from trainwright_trainer.files import copy_atomically, digest_bytes, digest_file
 from trainwright_trainer.places import Places
@@ -24,19 +26,53 @@ WEIGHTS = f"{FOLDER}/weights.pt"
 _LOG = logging.getLogger(__name__)
 
 
-def train_model(dataset: Dataset, plan: RunPlan, places: Places, watcher: Watcher) -> Weights:
-    """Train, or finish the training that an earlier attempt began; return the weights of the best epoch."""
-    store = open_store(dataset, plan, places)
-    newest = store.newest()
+def train_model(
+    dataset: Dataset,
+    plan: RunPlan,
+    places: Places,
+    watcher: Watcher,
+    uploads: CheckpointUploads | None = None,
+) -> Weights:
+    """Train, or finish the training that an earlier attempt began; return the weights of the best epoch.
+
+    It goes on from the newest checkpoint that is whole: in the workspace, or in the store of `uploads`.
+    """
+    folder = open_checkpoints(dataset, plan, places)
+    newest = folder.newest()
+    if uploads is not None:
+        newest = _fetch_newer(folder, newest, uploads, places.workspace)
+    recorder = _Recorder(folder, plan, watcher, uploads)
+    if newest is not None:
+        recorder.resume(newest)
     if newest is None or not newest.note.final:
-        _run_training(dataset, plan, places, _Recorder(store, plan.training, watcher), newest)
-    return _deliver_weights(store, places.workspace, newest)
+        _run_training(dataset, plan, places, recorder, newest)
+    return _deliver_weights(folder, places.workspace, newest)
 
 
-def open_store(dataset: Dataset, plan: RunPlan, places: Places) -> CheckpointStore:
+def open_checkpoints(dataset: Dataset, plan: RunPlan, places: Places) -> CheckpointFolder:
     """Return the checkpoints of this training: those of a dataset that has changed since are of another."""
     training = digest_bytes(f"{plan.digest} {dataset.report.digest}".encode())
-    return CheckpointStore(places.workspace / FOLDER / "checkpoints", training)
+    return CheckpointFolder(places.workspace / FOLDER / "checkpoints", training, plan.checkpoint.keep)
+
+
+def _fetch_newer(
+    folder: CheckpointFolder, newest: Checkpoint | None, uploads: CheckpointUploads, workspace: Path
+) -> Checkpoint | None:
+    """Return the store's newest checkpoint, brought into the folder, if it is newer than the folder's."""
+    yolo.prepare(workspace / "ultralytics")
+    scratch = workspace / FOLDER / "fetched"
+    after = 0 if newest is None else newest.note.epoch
+    try:
+        fetched = uploads.store.fetch_newest(
+            folder.training, scratch, after=after, is_harmless=yolo.is_harmless
+        )
+        if fetched is None:
+            return newest
+        if fetched.manifest.best is not None and fetched.best is not None:
+            folder.save_best(fetched.best, fetched.manifest.best)
+        return folder.save(fetched.last, fetched.manifest.last)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def training_arguments(settings: TrainingSettings) -> dict[str, ArgumentValue]:
@@ -62,37 +98,47 @@ def training_arguments(settings: TrainingSettings) -> dict[str, ArgumentValue]:
 class _Recorder:
     """Keeps copies of what Ultralytics saves, and passes progress on."""
 
-    def __init__(self, store: CheckpointStore, settings: TrainingSettings, watcher: Watcher) -> None:
-        self._store = store
-        self._settings = settings
+    def __init__(
+        self, folder: CheckpointFolder, plan: RunPlan, watcher: Watcher, uploads: CheckpointUploads | None
+    ) -> None:
+        self._folder = folder
+        self._batch_size = plan.training.batch_size
+        self._period = plan.checkpoint.every_epochs or plan.training.save_period
         self._watcher = watcher
+        self._uploads = uploads
         self._fraction = 0.0
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        _LOG.info("training goes on after epoch %d", checkpoint.note.epoch)
+        done = "was finished with" if checkpoint.note.final else "goes on after"
+        _LOG.info("training %s epoch %d", done, checkpoint.note.epoch)
         self._watcher.resume_from(checkpoint.note.epoch)
-        self._tell_of(checkpoint, 0)
+        self._hand_on(checkpoint, 0)
 
     def on_batch(self, epoch: int, epochs: int, fraction: float) -> None:
         self._fraction = (epoch - 1 + fraction) / epochs
         self._watcher.advance(self._fraction)
 
     def on_validation_batch(self) -> None:
-        self._watcher.advance(self._fraction)  # no further, but alive
+        self._watcher.linger()  # the epoch is trained: it is saved even if a stop was asked for
 
-    def _tell_of(self, checkpoint: Checkpoint, seconds: float) -> None:
+    def _hand_on(self, checkpoint: Checkpoint, seconds: float) -> None:
+        """Tell of a checkpoint, and upload it: an earlier attempt's too, as its own place will be cleared."""
+        manifest = self._folder.describe(checkpoint)
         self._watcher.keep_checkpoint(
             CheckpointReport(
                 epoch=checkpoint.note.epoch,
                 time=checkpoint.note.time,
                 save_seconds=round(seconds, 3),
-                digest=self._store.describe(checkpoint).digest,
+                digest=manifest.digest,
             )
         )
+        if self._uploads is not None:
+            best = None if manifest.best is None else self._folder.path_of(manifest.best)
+            self._uploads.offer(manifest, checkpoint.path, best)
 
     def on_saved(self, saved: yolo_training.SavedEpoch) -> None:
-        if saved.batch_size != self._settings.batch_size:
-            _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._settings.batch_size)
+        if saved.batch_size != self._batch_size:
+            _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._batch_size)
         start = time.monotonic()
         note = CheckpointNote(
             epoch=saved.epoch,
@@ -104,11 +150,10 @@ class _Recorder:
             time=datetime.now(UTC),
         )
         if saved.is_best:
-            self._store.save_best(saved.last, note)
-        period = self._settings.save_period
-        if saved.is_final or (period > 0 and saved.epoch % period == 0):
-            checkpoint = self._store.save(saved.last, note)
-            self._tell_of(checkpoint, time.monotonic() - start)
+            self._folder.save_best(saved.last, note)
+        if saved.is_final or (self._period > 0 and saved.epoch % self._period == 0):
+            checkpoint = self._folder.save(saved.last, note)
+            self._hand_on(checkpoint, time.monotonic() - start)
         self._watcher.finish_epoch(saved.epoch, saved.epochs, saved.metrics)
 
 
@@ -119,8 +164,6 @@ def _run_training(
     device = device_of(plan)
     model = _find_model(plan.training.base_model, places.weights)
     yolo.prepare(places.workspace / "ultralytics")
-    if newest is not None:
-        recorder.resume(newest)
     job = yolo_training.TrainingJob(
         model=model,
         data=places.workspace / dataset.folder / "data.yaml",
@@ -134,8 +177,8 @@ def _run_training(
     yolo_training.train(job, recorder)
 
 
-def _deliver_weights(store: CheckpointStore, workspace: Path, resumed: Checkpoint | None) -> Weights:
-    last, best = store.newest(), store.best()
+def _deliver_weights(folder: CheckpointFolder, workspace: Path, resumed: Checkpoint | None) -> Weights:
+    last, best = folder.newest(), folder.best()
     if last is None:
         raise StepError("training ended without a checkpoint", hint="The log of the attempt says why.")
     chosen = best or last
