@@ -20,11 +20,14 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from trainer_process import TrainerProcess, read_events
 
 from trainwright.contract import Stage
 
 if TYPE_CHECKING:
+    from real_node import RealNodeCluster
+
     from trainwright_devstack.processes import Process
     from trainwright_devstack.stack import Devstack
 
@@ -43,7 +46,7 @@ TRAINING = {
     "learningRate": 0.002,
     "arguments": {"nbs": 8, "mosaic": 0.0},
 }
-SETTINGS = {"retryBackoffSeconds": 0}
+SETTINGS = {"retryBackoffSeconds": 0, "leaseSeconds": 3, "nodeLostSeconds": 3}
 
 
 def require(present: object, missing: str) -> None:
@@ -56,18 +59,32 @@ def require(present: object, missing: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def devstack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devstack]:
-    """API server, process node, operator, S3 server and resource API, all of them real."""
+def devstack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Devstack]:
+    """API server, node, operator, S3 server and resource API, all of them real."""
     from trainwright_devstack.binaries import find_binaries
     from trainwright_devstack.stack import Devstack, StackOptions
 
     found, problems = find_binaries()
     require(found, f"needs a control plane: {'; '.join(problems)}")
-    options = StackOptions(process_node=True, settings=SETTINGS)
-    with Devstack(tmp_path_factory.mktemp("devstack"), options) as stack:
+    folder = tmp_path_factory.mktemp("devstack")
+    cluster = choose_cluster(request.config.getoption("--cluster"), folder, found)
+    options = StackOptions(cluster=cluster, process_node=True, settings=SETTINGS)
+    with Devstack(folder, options) as stack:
         require(stack.state.cluster.kubectl, "needs kubectl beside the control plane's programs")
         require(stack.state.s3.checks_credentials, "needs versitygw: moto accepts any credentials")
         yield stack
+
+
+def choose_cluster(kind: str, folder: Path, binaries: Any) -> Any:
+    """Return the real node that was asked for, or None: the devstack's own choice."""
+    if kind != "node":
+        return None
+    import real_node
+
+    lacks = real_node.missing(binaries)
+    if lacks:
+        pytest.fail(f"--cluster node lacks {', '.join(lacks)}")
+    return real_node.RealNodeCluster(folder, binaries)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +106,8 @@ def team(
     write_keys(folder)
     with Api(devstack.state.cluster.kubeconfig) as api:
         hand_out(api, name, folder, devstack.state)
+    # What the strictest level of Pod Security refuses would never run.
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     return Team(devstack, cluster, name, folder)
 
 
@@ -125,17 +144,24 @@ class Cluster:
         found: Object = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return found
 
+    @property
+    def real_node(self) -> RealNodeCluster | None:
+        """The node, if it is a real one."""
+        return self.stack.options.cluster
+
     def container(self, pod: Object) -> Process:
         """Return the process of a pod's only container."""
         from trainwright_devstack.processes import Process
 
         name = pod["spec"]["containers"][0]["name"]
-        runs = self.stack.folder / "node/pods" / pod["metadata"]["uid"] / "containers" / name
+        runs = self._pod_folder(pod) / "containers" / name
         newest = max((int(run.name) for run in runs.glob("[0-9]*")), default=0)
         return Process(runs / str(newest))
 
     def trainer(self, pod: Object) -> TrainerProcess | None:
         """Return a pod's trainer, or None before it runs."""
+        if self.real_node:
+            return self.real_node.trainer(pod)
         process = self.container(pod)
         pid = process.pid()
         return TrainerProcess(pid, process.log) if pid else None
@@ -163,7 +189,15 @@ class Cluster:
 
     def account_folder(self, pod: Object) -> Path:
         """Return where a pod's token and certificate authority lie."""
-        return self.stack.folder / "node/pods" / pod["metadata"]["uid"] / "volumes/account"
+        if self.real_node:
+            return self.real_node.account_folder(pod)
+        return self._pod_folder(pod) / "volumes/account"
+
+    def _pod_folder(self, pod: Object) -> Path:
+        """Return the folder of a pod on whichever process node runs it."""
+        uid = pod["metadata"]["uid"]
+        found = list(self.stack.folder.glob(f"node*/pods/{uid}"))
+        return found[0] if found else self.stack.folder / "node/pods" / uid
 
     def server(self, name: str) -> Server:
         """Return a program of the stack: kube-apiserver or s3."""
@@ -178,10 +212,53 @@ class Cluster:
         return [pod for pod in items if pod["metadata"]["name"].startswith(OPERATOR)]
 
     def kill_operator(self) -> None:
-        """End the operator's process as a crash would, ready or not; the node starts it again."""
-        (pod,) = self.operator_pods()
-        wait(lambda: self.container(pod).alive(), "the operator runs")
-        kill(self.container(pod))
+        """End the operator as a crash would, ready or not; another pod takes its place at once."""
+        names = [pod["metadata"]["name"] for pod in self.operator_pods()]
+        self.kubectl("delete", "pods", *names, "-n", SYSTEM, "--grace-period=0", "--force")
+
+    @contextmanager
+    def second_operator(self) -> Iterator[None]:
+        """Run another operator that acts beside the first: its port is its own, and so is its Lease."""
+        from trainwright_devstack.processes import free_port
+
+        name = "another-operator"
+        objects = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}]
+        for kind in ("role", "rolebinding"):
+            objects.append(self._copy(kind, f"{OPERATOR}-lease", namespace=name))
+        config, port = self._copy("configmap", OPERATOR), free_port()
+        settings = yaml.safe_load(config["data"]["settings.yaml"]) | {"healthPort": port}
+        config["data"] = {"settings.yaml": yaml.safe_dump(settings)}
+        deployment = self._copy("deployment", OPERATOR)
+        labels = {"app.kubernetes.io/name": name}
+        spec, template = deployment["spec"], deployment["spec"]["template"]
+        spec["selector"], template["metadata"]["labels"] = {"matchLabels": labels}, labels
+        template["spec"]["volumes"][0]["configMap"]["name"] = config["metadata"]["name"]
+        container = template["spec"]["containers"][0]
+        container["ports"][0]["containerPort"] = port
+        place = next(each for each in container["env"] if each["name"] == "POD_NAMESPACE")
+        place |= {"value": name, "valueFrom": None}
+        for each in (*objects, config, deployment):
+            self.kubectl("apply", "-f", "-", manifest=each)
+        try:
+            wait(lambda: self._leader(name), "the second operator leads, too")
+            assert self._leader(SYSTEM)
+            yield
+        finally:
+            copy = config["metadata"]["name"]
+            self.kubectl("delete", f"deployment/{copy}", f"configmap/{copy}", "-n", SYSTEM)
+            self.kubectl("delete", "namespace", name, "--wait=false")
+
+    def _copy(self, kind: str, name: str, namespace: str = SYSTEM) -> Object:
+        """Return an object of the operator's under another name, or in another namespace."""
+        found = self.get(kind, name, "-n", SYSTEM)
+        kept = {key: value for key, value in found.items() if key not in {"metadata", "status"}}
+        renamed = f"another-{name}" if namespace == SYSTEM else name
+        return kept | {"metadata": {"name": renamed, "namespace": namespace}}
+
+    def _leader(self, namespace: str) -> str:
+        """Return the operator's pod that holds the Lease of a namespace."""
+        found = self.run("get", "lease", OPERATOR, "-n", namespace, "-o", "jsonpath={.spec.holderIdentity}")
+        return found.stdout
 
     def scale_operator(self, replicas: int) -> None:
         """Take the operator away, or bring it back."""
@@ -192,8 +269,10 @@ class Cluster:
             wait(lambda: not self.operator_pods(), "the operator's pod is gone")
 
     def wait_for_operator(self) -> None:
-        """Return when the newest operator is ready."""
-        self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM, "--timeout=60s")
+        """Return when the newest operator is ready, and acts."""
+        self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM, "--timeout=120s")
+        names = [pod["metadata"]["name"] for pod in self.operator_pods()]
+        wait(lambda: self._leader(SYSTEM) in names, "the operator leads")
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         state = self.stack.state.cluster
@@ -426,13 +505,6 @@ def last_epoch(trainer: TrainerProcess) -> int:
 def trained_epochs(lines: list[Object]) -> list[int]:
     """Return the epochs that an attempt's log tells were trained."""
     return [line["epoch"] for line in lines if line.get("event") == "epoch"]
-
-
-def kill(process: Process) -> None:
-    """End a program without a chance to clean up."""
-    pid = process.pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
 
 
 def wait(reached: Callable[[], object], what: str, seconds: float = 120) -> None:

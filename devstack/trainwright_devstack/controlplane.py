@@ -1,4 +1,4 @@
-"""A control plane on this machine: etcd, API server, controller manager, scheduler, on 127.0.0.1."""
+"""A control plane on this machine: etcd, API server, controller manager, scheduler."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from trainwright_devstack.certificates import Authority, KeyPair
 from trainwright_devstack.kubeconfig import connect, write_kubeconfig
 from trainwright_devstack.processes import Process, ProcessError, free_port, stop_below
 
+LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 READY_SECONDS = 90.0
 CONTROLLERS = "*,-node-ipam-controller"
@@ -26,11 +27,14 @@ class ControlPlane:
     """Real Kubernetes without nodes, usable as a context manager; its state dies with it.
 
     `kubeconfig` has the rights of system:masters. The user's own kubeconfig is not touched. `controllers` is
-    the controller manager's flag of that name.
+    the controller manager's flag of that name, `host` the address of this machine that the nodes reach.
     """
 
-    def __init__(self, folder: Path, binaries: Binaries, controllers: str = CONTROLLERS) -> None:
+    def __init__(
+        self, folder: Path, binaries: Binaries, controllers: str = CONTROLLERS, host: str = LOOPBACK
+    ) -> None:
         self.folder = folder.resolve()
+        self.host = host
         self.binaries = binaries
         self.controllers = controllers
         self.kubeconfig = self.folder / "kubeconfig"
@@ -41,7 +45,7 @@ class ControlPlane:
     @property
     def server(self) -> str:
         """The address of the API server."""
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.host}:{self.port}"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -107,7 +111,7 @@ class ControlPlane:
         serving = issue(
             "apiserver",
             common_name="kube-apiserver",
-            hosts=["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default.svc"],
+            hosts=[self.host, "127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default.svc"],
         )
         etcd = issue("apiserver-etcd", common_name="kube-apiserver")
         kubelet = issue("apiserver-kubelet", common_name="apiserver-kubelet", group="system:masters")
@@ -118,10 +122,10 @@ class ControlPlane:
             f"--etcd-servers=https://127.0.0.1:{self.etcd_port}",
             f"--etcd-cafile={trust}",
             *_tls_flags(etcd, "--etcd-certfile", "--etcd-keyfile"),
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            f"--bind-address={self.host}",
+            f"--advertise-address={self.host}",
             # A loopback address may not be published as endpoint of the service `kubernetes`.
-            "--endpoint-reconciler-type=none",
+            f"--endpoint-reconciler-type={'none' if self.host == LOOPBACK else 'lease'}",
             f"--secure-port={self.port}",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             *_tls_flags(serving, "--tls-cert-file", "--tls-private-key-file"),

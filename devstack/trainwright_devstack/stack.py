@@ -44,9 +44,10 @@ class StackError(RuntimeError):
 class StackOptions:
     """How the stack is to be: which cluster, and whether the operator is installed.
 
-    `settings` is merged into the operator's settings file.
+    `settings` is merged into the operator's settings file. A `cluster` given is used, and none is looked for.
     """
 
+    cluster: Cluster | None = None
     kubeconfig: Path | None = None
     process_node: bool = False
     operator: bool = True
@@ -61,7 +62,7 @@ class Devstack:
 
     def __init__(self, folder: Path, options: StackOptions | None = None, say: Say | None = None) -> None:
         self.folder = folder.resolve()
-        self._options = options or StackOptions()
+        self.options = options or StackOptions()
         self._say: Say = say or (lambda _line: None)
         self._stops: list[Callable[[], None]] = []
         self._lock: int | None = None
@@ -108,11 +109,11 @@ class Devstack:
         for part in PARTS:  # what a crash left behind
             stop_below(self.folder / part)
             shutil.rmtree(self.folder / part, ignore_errors=True)
-        cluster = choose_cluster(
+        cluster = self.options.cluster or choose_cluster(
             self.folder,
             say,
-            kubeconfig=self._options.kubeconfig,
-            process_node=self._options.process_node,
+            kubeconfig=self.options.kubeconfig,
+            process_node=self.options.process_node,
         )
         self._begin(cluster.stop, lambda: cluster.start(say))
         authority = Authority(self.folder / "pki").create()
@@ -123,8 +124,8 @@ class Devstack:
         server = ResourceServer(self.folder / "api", authority, cluster.host)
         self._begin(server.stop, lambda: server.start(store.cdn_yaml("uploader", "downloader")))
         say(f"resource API ready: {server.url}")
-        if self._options.operator:
-            settings = self._options.settings or {}
+        if self.options.operator:
+            settings = self.options.settings or {}
             options = Options(cluster.images, health_port=cluster.health_port, settings=settings)
             install(cluster.kubeconfig, options)
             say("operator ready")
@@ -146,7 +147,7 @@ class Devstack:
                 description=cluster.description,
                 kubeconfig=cluster.kubeconfig,
                 kubectl=cluster.kubectl,
-                operator=cluster.images.operator if self._options.operator else None,
+                operator=cluster.images.operator if self.options.operator else None,
                 trainer_image=cluster.images.trainer,
             ),
             s3=S3State(

@@ -80,7 +80,7 @@ def test_a_watch_shows_the_progress_moving_through_the_stages(finished: Finished
     assert lines[-1].split()[1:4] == ["Succeeded", "Publishing", "100"]
 
 
-def test_the_status_tells_the_dataset_the_metrics_and_the_model(finished: Finished) -> None:
+def test_the_status_tells_the_dataset_the_metrics_and_the_model(cluster: Cluster, finished: Finished) -> None:
     status = finished.status
     assert status["dataset"]["digest"].startswith("sha256:")
     assert sum(status["dataset"]["images"].values()) == 40
@@ -94,7 +94,8 @@ def test_the_status_tells_the_dataset_the_metrics_and_the_model(finished: Finish
         assert model["parts"][part]["digest"].startswith("sha256:")
     (attempt,) = status["attempts"]
     assert (attempt["number"], attempt["outcome"], attempt["exitCode"]) == (1, "Succeeded", 0)
-    assert attempt["node"] == "process-node"
+    (node,) = cluster.get("nodes")["items"]
+    assert attempt["node"] == node["metadata"]["name"]
     assert set(status["trainer"]["finishedStages"]) == set(Stage)
 
 

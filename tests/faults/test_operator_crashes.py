@@ -1,34 +1,39 @@
-"""An operator that crashes, or is away: a run neither notices nor repeats anything."""
+"""An operator that crashes, is away, or is not alone: a run neither notices nor repeats anything."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from whole_stack import Cluster, Team, wait
+from whole_stack import Cluster, Team, last_epoch, wait
+
+from trainwright.contract import Stage
 
 Object = dict[str, Any]
 
 
-def _assert_done_once(team: Team, run: str, model: str) -> None:
+def _assert_done_once(team: Team, run: str, attempts: int = 1) -> None:
+    """Each attempt has one Job, only the last one succeeded, and one model is published."""
     status = team.status(run)
-    (attempt,) = status["attempts"]
-    assert attempt["outcome"] == "Succeeded"
+    outcomes = [attempt["outcome"] for attempt in status["attempts"]]
+    assert outcomes == ["Failed"] * (attempts - 1) + ["Succeeded"]
     jobs = team.get("jobs", "-l", f"trainwright.dev/run={run}")["items"]
-    assert [job["metadata"]["name"] for job in jobs] == [f"{run}-1"]
-    assert [len(names) for names in team.published(model).values()] == [1, 1]
-    assert team.fetch(model)["digest"] == status["model"]["digest"]
+    assert sorted(job["metadata"]["name"] for job in jobs) == [f"{run}-{n + 1}" for n in range(attempts)]
+    team.assert_published_once(run, status["model"]["name"])
 
 
 def test_an_operator_killed_at_every_stage_publishes_one_version(team: Team, cluster: Cluster) -> None:
     team.apply(team.manifest("bolts-1", "bolts-crashed"))
     cluster.kill_operator()  # perhaps between the children it makes
-    for stage in ("Training", "Export"):
-        team.wait_for_stage("bolts-1", stage)
+    trainer = team.trainer("bolts-1", 1)
+    for stage in Stage:
+        trainer.drive_into(stage)
+        cluster.wait_for_operator()
         cluster.kill_operator()
+    trainer.thaw()
     wait(lambda: _pod_ended(team, "bolts-1"), "the pod ends")
     cluster.kill_operator()  # perhaps before it wrote down how the attempt ended
     team.wait_for_phase("bolts-1", "Succeeded")
-    _assert_done_once(team, "bolts-1", "bolts-crashed")
+    _assert_done_once(team, "bolts-1")
 
 
 def test_a_run_goes_on_to_its_end_without_an_operator(team: Team, cluster: Cluster) -> None:
@@ -42,7 +47,19 @@ def test_a_run_goes_on_to_its_end_without_an_operator(team: Team, cluster: Clust
     finally:
         cluster.scale_operator(1)
     team.wait_for_phase("bolts-2", "Succeeded")
-    _assert_done_once(team, "bolts-2", "bolts-alone")
+    _assert_done_once(team, "bolts-2")
+
+
+def test_two_operators_at_once_make_no_attempt_twice(team: Team, cluster: Cluster) -> None:
+    with cluster.second_operator():
+        team.apply(team.manifest("bolts-3", "bolts-twice"))
+        trainer = team.trainer("bolts-3", 1)
+        trainer.drive(lambda: last_epoch(trainer) == 1, "an epoch is trained")
+        trainer.kill()
+        status = team.wait_for_phase("bolts-3", "Succeeded")
+    assert status["failures"] == {"Killed": 1}
+    assert status["attempts"][1]["resumedFromEpoch"] == 1
+    _assert_done_once(team, "bolts-3", attempts=2)
 
 
 def _pod_ended(team: Team, run: str) -> bool:

@@ -60,7 +60,7 @@ def test_an_api_server_that_hangs_costs_no_attempt(team: Team, cluster: Cluster)
     server = cluster.server("kube-apiserver")
     team.apply(team.manifest("cups-2", "plates"))
     team.wait_for_stage("cups-2", "Training")
-    trainer = cluster.container(team.pod("cups-2", 1))
+    trainer = team.trainer("cups-2", 1)
     server.freeze()
     try:
         wait(lambda: '"stage": "Publishing"' in trainer.log.read_text(), "the trainer comes to publishing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ class Provisioner:
     """Makes a folder and a volume for each claim, named by the claim's uid: several may run side by side.
 
     Claims are bound at once, not when their first pod is: all nodes are this machine, so place is no reason
-    to wait.
+    to wait. The folders belong to `owner`, the user whom pods run as; to us if none is named.
     """
 
-    def __init__(self, api: Api, folder: Path) -> None:
-        self._api, self._folder = api, folder
+    def __init__(self, api: Api, folder: Path, owner: int | None = None) -> None:
+        self._api, self._folder, self._owner = api, folder, owner
         self._watches = [
             ListWatch(api, CLAIMS, {}, self._each(self._provide), self._on_change(self._provide)),
             ListWatch(api, VOLUMES, {}, self._each(self._reclaim), self._on_change(self._reclaim)),
@@ -95,6 +96,8 @@ class Provisioner:
         }
         if self._api.create(VOLUMES, volume):
             path.mkdir(parents=True, exist_ok=True)
+            if self._owner is not None:
+                os.chown(path, self._owner, self._owner)
 
     def _reclaim(self, volume: Object) -> None:
         metadata, spec = volume["metadata"], volume["spec"]
