@@ -47,11 +47,11 @@ class StackOptions:
     `settings` is merged into the operator's settings file. A `cluster` given is used, and none is looked for.
     """
 
-    cluster: Cluster | None = None
     kubeconfig: Path | None = None
     process_node: bool = False
     operator: bool = True
     settings: dict[str, Any] | None = None
+    cluster: Cluster | None = None
 
 
 class Devstack:
