@@ -41,6 +41,10 @@ UNFENCED = (
 EMPTY_DIR_NOTE = (
     "everything the run names exists; its workspace is an emptyDir, so that another attempt starts at {start}"
 )
+NO_ADDRESSES = (
+    "spec.notify: the operator may not read Secrets (secretAccess: false in its settings), and so not the"
+    " addresses: leave notify out"
+)
 PLAN_LOST = (
     "the run's plan was deleted, and as its profile or the operator's defaults have changed another would be"
     " made now: make a new run"
@@ -65,7 +69,10 @@ async def prepare(
     if not settings.secret_access:
         references = [reference for reference in references if reference.kind != "Secret"]
     found = await _look_up(cluster, references, namespace)
-    refused = _judge(run, spec, basis, found, find_problems(references, found, namespace))
+    missing = find_problems(references, found, namespace)
+    if spec.notify and not settings.secret_access:
+        missing.append(NO_ADDRESSES)
+    refused = _judge(run, spec, basis, found, missing)
     if refused:
         return Preparation(refused)
     if settings.require_fence and not await _is_fenced(cluster, recently):

@@ -21,10 +21,15 @@ TOLD_BY = {Phase.SUCCEEDED: ConditionType.SUCCEEDED, Phase.FAILED: ConditionType
 async def announce(cluster: Cluster, run: Object, before: Object, after: Object) -> None:
     """Tell what changed between two statuses; an Event that can't be written is not worth a retry."""
     for type_, reason, note in describe_changes(before, after):
-        try:
-            await cluster.create(_event(run, type_, reason, note))
-        except ApiError as error:
-            logger.warning("no event for %s: %s", run["metadata"]["name"], error)
+        await tell(cluster, run, type_, reason, note)
+
+
+async def tell(cluster: Cluster, run: Object, type_: str, reason: str, note: str) -> None:
+    """Write one Event about a run, unless it was just told or too many were."""
+    try:
+        await cluster.create(_event(run, type_, reason, note))
+    except ApiError as error:
+        logger.warning("no event for %s: %s", run["metadata"]["name"], error)
 
 
 def describe_changes(before: Object, after: Object) -> list[tuple[str, str, str]]:

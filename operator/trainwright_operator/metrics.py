@@ -77,6 +77,16 @@ class Metrics:
             ("method", "status"),
             registry=self.registry,
         )
+        self._notifications = Counter(
+            "trainwright_notifications",
+            "Tries to send a notification: sent, tried again later, or given up.",
+            ("result",),
+            registry=self.registry,
+        )
+
+    def count_notification(self, result: str) -> None:
+        """Count a try to send a notification."""
+        self._notifications.labels(result).inc()
 
     def observe(
         self, store: Store, queue: WorkQueue, silence: Callable[[], float], leads: Callable[[], bool]

@@ -85,6 +85,7 @@ class Use(StrEnum):
     DELIVERY = "delivery"
     RECIPIENTS = "recipients"
     CHECKPOINT = "checkpoint"
+    NOTIFY = "notify"
 
 
 class Phase(StrEnum):
@@ -156,5 +157,7 @@ class Reason(StrEnum):
     ATTEMPT_STARTED = "AttemptStarted"  # an event: the next attempt's Job was made
     EXPIRED = "Expired"  # a retry is wanted, but ttlSecondsAfterFinished took the workspace
     RETRYING = "Retrying"  # an attempt failed, the next one is on its way
+    NOTIFICATION_DELAYED = "NotificationDelayed"  # an event: an address can't be reached, it is tried again
+    NOTIFICATION_FAILED = "NotificationFailed"  # an event: an address could not be reached, it is given up
     SUSPENDED = "Suspended"  # spec.suspend
     CANCELLED = "Cancelled"  # spec.cancel

@@ -28,7 +28,9 @@ from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.names import RUN_LABEL, Reason
+from trainwright_operator.notices import note, targets_of
 from trainwright_operator.observing import observe
+from trainwright_operator.outbox import Outbox
 from trainwright_operator.packed import Packed, pack
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
@@ -62,6 +64,7 @@ class Reconciler:
     clock: Callable[[], datetime] = _now
     metrics: Metrics = field(default_factory=Metrics)
     recently: Recently = field(default_factory=Recently)
+    outbox: Outbox = field(default_factory=Outbox)
 
     def __post_init__(self) -> None:
         """Find what runs are carried out with by the profiles in the store."""
@@ -139,12 +142,15 @@ class Reconciler:
         The answer to our write tells of their changes first, and its event is none we wait for.
         """
         run = situation.observation.run
-        status = compute_status(situation)
+        targets = targets_of({**self.settings.defaults, **run["spec"]})
+        status = note(compute_status(situation), targets, self.outbox.outcomes(run), self.clock())
         before = {key: value for key, value in (run.get("status") or {}).items() if key != "trainer"}
         if status == before:
+            self.outbox.written(run, targets)
             return False
         written = await self.cluster.apply_status(run, status)
         self.store.keep("TrainingRun", written)
+        self.outbox.written(written, targets)
         observed = situation.observation, situation.attempts
         self.metrics.count_change(before, status, lambda: newest_ending(*observed).report)
         await announce(self.cluster, run, before, status)
@@ -165,9 +171,16 @@ class Reconciler:
         if due:
             await delete_children(self.cluster, run, self.store.jobs(run))
         before = {key: value for key, value in run["status"].items() if key != "trainer"}
+        # Not those of the settings: new ones would be told of every run that ever ended.
+        named, all_named = targets_of(run["spec"]), targets_of({**self.settings.defaults, **run["spec"]})
         status = describe_finished(run, now, deleted=due)
-        if status != before:
-            self.store.keep("TrainingRun", await self.cluster.apply_status(run, status))
+        status = note(status, named, self.outbox.outcomes(run), now)
+        if status == before:
+            self.outbox.written(run, all_named)
+        else:
+            written = await self.cluster.apply_status(run, status)
+            self.store.keep("TrainingRun", written)
+            self.outbox.written(written, all_named)
             await announce(self.cluster, run, before, status)
         return None if due else left
 

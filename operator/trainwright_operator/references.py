@@ -48,9 +48,18 @@ def required(spec: TrainingRunSpec) -> list[Reference]:
         found.append(
             Reference("spec.dataset.classes.configMapKeyRef", "ConfigMap", classes.name, None, (classes.key,))
         )
+    found += _notify_references(spec)
     if spec.dry_run:
         return found
     return found + _delivery_references(spec) + _checkpoint_references(spec)
+
+
+def _notify_references(spec: TrainingRunSpec) -> list[Reference]:
+    addresses = [entry.url_from for entry in spec.notify or ()]
+    return [
+        Reference(f"spec.notify[{i}].urlFrom", "Secret", address.secret_name, Use.NOTIFY, (address.key,))
+        for i, address in enumerate(addresses)
+    ]
 
 
 def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:

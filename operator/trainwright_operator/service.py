@@ -15,11 +15,13 @@ import yaml
 from pydantic import ValidationError
 
 from trainwright_operator.cluster import ApiError, Cluster, Login, connect
+from trainwright_operator.couriers import Couriers
 from trainwright_operator.handlers import Watches, make_kopf_settings, make_registry
 from trainwright_operator.health import Health, serve_health
 from trainwright_operator.leadership import Identity, Leadership
 from trainwright_operator.logs import set_level
 from trainwright_operator.metrics import Metrics
+from trainwright_operator.notifications import Notifications
 from trainwright_operator.queue import WorkQueue
 from trainwright_operator.reconcile import Reconciler
 from trainwright_operator.settings import OperatorSettings, read_settings
@@ -70,6 +72,9 @@ class Operator:
         store = Store()
         self._reconciler = Reconciler(cluster, store, start.settings, metrics=metrics)
         self._queue = WorkQueue(metrics.measure(self._reconciler.reconcile), start.settings.workers)
+        reach = start.settings.notifications
+        self._couriers = Couriers(reach.allowed_networks, reach.refused_networks)
+        self._notifications = Notifications(self._reconciler, self._couriers.send, self._queue.add)
         self._watches = Watches(store, self._queue)
         self._listed = float("-inf")
         metrics.observe(store, self._queue, lambda: self._watches.silence, lambda: leadership.leads)
@@ -95,6 +100,8 @@ class Operator:
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+        await self._notifications.settle(SETTLING_SECONDS)
+        await self._couriers.end()
         await self._queue.settle(SETTLING_SECONDS)
         await self._leadership.release()
         for task in tasks:
@@ -111,16 +118,20 @@ class Operator:
             if time.monotonic() - self._listed > FRESH_SECONDS:
                 await self._relist()
             logger.info("reconciling %d runs", self._queue.depth)
-            working = asyncio.create_task(self._queue.run())
-            leading = asyncio.create_task(self._leadership.keep())
+            tasks = [
+                asyncio.create_task(self._leadership.keep()),
+                asyncio.create_task(self._queue.run()),
+                asyncio.create_task(self._notifications.queue.run()),
+            ]
             try:
-                await asyncio.wait([working, leading], return_when="FIRST_COMPLETED")
+                await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
             finally:
-                working.cancel()
-                leading.cancel()
-                ends = await asyncio.gather(working, leading, return_exceptions=True)
-            if isinstance(ends[0], Exception):
-                raise ends[0]
+                for task in tasks:
+                    task.cancel()
+                ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, Exception):
+                    raise end
 
     async def _watch(self) -> None:
         """Keep the store as the watches tell.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator
 from pydantic.alias_generators import to_camel
 
 from trainwright_operator.plan import merge_spec
@@ -31,10 +31,20 @@ class TrainerSettings(SettingsSection):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
 
 
+class NotificationSettings(SettingsSection):
+    """Where notifications may go beside public addresses, and how long an address is tried."""
+
+    allowed_networks: tuple[IPvAnyNetwork, ...] = ()
+    refused_networks: tuple[IPvAnyNetwork, ...] = ()
+    retry_seconds: float = Field(default=5, gt=0)
+    give_up_seconds: float = Field(default=21600, ge=0)
+
+
 class OperatorSettings(SettingsSection):
     """What the platform decides for all runs; `defaults` is a partial TrainingRun spec that runs override."""
 
     trainer: TrainerSettings
+    notifications: NotificationSettings = NotificationSettings()
     namespaces: tuple[str, ...] = ()
     defaults: dict[str, Any] = {}
     secret_access: bool = True

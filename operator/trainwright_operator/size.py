@@ -11,7 +11,8 @@ from trainwright.contract import TERMINATION_MESSAGE_BYTES
 
 Object = dict[str, Any]
 
-MOST_BYTES = 16 * 1024 - TERMINATION_MESSAGE_BYTES - 256  # a little is left for the keys around both
+NOTICES_BYTES = 1024  # five notices, of four addresses each
+MOST_BYTES = 16 * 1024 - TERMINATION_MESSAGE_BYTES - NOTICES_BYTES - 256  # a little for the keys around them
 SHORT = 160
 FEWEST_ATTEMPTS = 3
 

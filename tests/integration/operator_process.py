@@ -39,6 +39,7 @@ class OperatorProcess:
         self._settings.write_text(yaml.safe_dump({**SETTINGS, "healthPort": self.port, **settings}))
         self._kubeconfig = folder / "operator.kubeconfig"
         self._write_kubeconfig(plane, kube)
+        self.environment = {**os.environ, "POD_NAME": self.name}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -46,7 +47,7 @@ class OperatorProcess:
         command = [sys.executable, "-m", "trainwright_operator", "run"]
         command += ["--settings", str(self._settings), "--kubeconfig", str(self._kubeconfig)]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         deadline = time.monotonic() + 30
         while not self._healthy():
             assert self._process.poll() is None, self.log.read_text()
@@ -78,9 +79,6 @@ class OperatorProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait(timeout=15)
-
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "POD_NAME": self.name}
 
     def _healthy(self) -> bool:
         try:

@@ -165,6 +165,7 @@ def test_the_operator_can_read_its_settings(render: Render, tmp_path: Path) -> N
         fence={"require": False},
         logLevel="debug",
         healthPort=9090,
+        notifications={"allowedNetworks": ["10.0.3.0/24"], "giveUpSeconds": 60},
     )
     (settings,) = _find(objects, "ConfigMap")
     path = tmp_path / "settings.yaml"
@@ -176,6 +177,8 @@ def test_the_operator_can_read_its_settings(render: Render, tmp_path: Path) -> N
     assert read.defaults == defaults
     assert (read.secret_access, read.require_fence) == (False, False)
     assert (read.log_level, read.health_port) == ("debug", 9090)
+    assert [str(network) for network in read.notifications.allowed_networks] == ["10.0.3.0/24"]
+    assert read.notifications.give_up_seconds == 60
 
 
 def test_changed_settings_make_a_new_pod(render: Render) -> None:
@@ -268,9 +271,15 @@ def test_the_names_are_those_the_operator_uses(render: Render) -> None:
 
 def test_a_network_policy_lets_the_health_check_in(render: Render) -> None:
     assert _find(render(), "NetworkPolicy") == []
-    (policy,) = _find(render(networkPolicy={"enabled": True, "apiServerPorts": [6443]}), "NetworkPolicy")
+    ports = {"apiServerPorts": [6443], "notificationPorts": [443, 587]}
+    (policy,) = _find(render(networkPolicy={"enabled": True, **ports}), "NetworkPolicy")
     assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": "health"}]}]
-    assert {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} == {53, 6443}
+    assert {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]} == {
+        53,
+        443,
+        587,
+        6443,
+    }
 
 
 def test_a_service_monitor_selects_the_service_of_the_operators_pod(render: Render) -> None:

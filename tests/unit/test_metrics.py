@@ -33,6 +33,7 @@ NAMES = {
     "trainwright_watch_age_seconds",
     "trainwright_api_requests",
     "trainwright_leader",
+    "trainwright_notifications",
     "trainwright_queue_longest_work_seconds",
 }
 

@@ -33,6 +33,7 @@ from trainwright_operator.api.dataset import (
     Split,
 )
 from trainwright_operator.api.delivery import Api, Cdn, Delivery, Recipients, Sealing, SmallPart
+from trainwright_operator.api.notify import Notify, SecretKey
 from trainwright_operator.api.profile import (
     ClusterTrainingProfile,
     PodTemplate,
@@ -53,6 +54,7 @@ from trainwright_operator.api.run_status import (
     DatasetStatus,
     Failure,
     ModelStatus,
+    Notice,
     PlanReference,
     ProfileSnapshot,
     TrainingRunStatus,
@@ -89,6 +91,8 @@ __all__ = [
     "Metadata",
     "Model",
     "ModelStatus",
+    "Notice",
+    "Notify",
     "Observed",
     "Onnx",
     "Parity",
@@ -110,6 +114,7 @@ __all__ = [
     "RunSettings",
     "SampleSource",
     "Sealing",
+    "SecretKey",
     "SecretReference",
     "Section",
     "SmallPart",

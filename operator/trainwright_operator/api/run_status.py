@@ -142,6 +142,19 @@ class QueueStatus(Observed):
     name: ShortText = Field(description="Name of the LocalQueue.")
 
 
+class Notice(Observed):
+    """A phase that somebody wants to be told of."""
+
+    phase: Phase = Field(description="The phase the run entered.")
+    attempt: int = Field(ge=0, description="The newest attempt's number then.")
+    time: datetime = Field(description="When it is told of: as the run entered the phase, or asked later.")
+    told: dict[str, Literal["Pending", "Sent", "Failed"]] = Field(
+        default={},
+        max_length=4,
+        description="What became of it for each address, by a digest of its Secret's name and key.",
+    )
+
+
 class CurrentPod(Observed):
     """The one pod that may write status.trainer; set after its Job and its run were checked."""
 
@@ -233,6 +246,9 @@ class TrainingRunStatus(Observed):
         default=None,
         description="When the run's Jobs, pods and workspace were deleted, as ttlSecondsAfterFinished says.",
     )
+    notices: Annotated[
+        tuple[Notice, ...], Field(max_length=5, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = Field(default=(), description="The newest phases that spec.notify asks to be told of.")
     trainer: RunReport | None = Field(
         default=None,
         description="What the current pod reports of itself. Only that pod can write it, and nothing else.",

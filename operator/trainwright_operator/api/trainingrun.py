@@ -8,12 +8,13 @@ from pydantic import ConfigDict, Field
 
 from trainwright_operator.api.dataset import Dataset
 from trainwright_operator.api.delivery import Delivery
+from trainwright_operator.api.notify import Notify
 from trainwright_operator.api.references import ProfileReference
 from trainwright_operator.api.run_settings import RunSettings
 from trainwright_operator.api.run_status import TrainingRunStatus
 from trainwright_operator.api.section import Observed, Rule, Section, ShortText
 
-MUTABLE = ("suspend", "cancel", "retryRequest", "ttlSecondsAfterFinished")
+MUTABLE = ("suspend", "cancel", "retryRequest", "ttlSecondsAfterFinished", "notify")
 """The fields of a run's spec that may change; everything else says what was trained."""
 
 
@@ -37,8 +38,8 @@ class TrainingRunSpec(RunSettings):
     """What is trained, on what, how, and where it goes.
 
     A field that is left out takes its value from the profile, else from the operator's settings, else its
-    built-in default. After creation only suspend, cancel, retryRequest and ttlSecondsAfterFinished can
-    change.
+    built-in default. After creation only suspend, cancel, retryRequest, ttlSecondsAfterFinished
+    and notify can change.
     """
 
     suspend: bool | None = Field(
@@ -62,6 +63,11 @@ class TrainingRunSpec(RunSettings):
     model: Model
     dataset: Dataset
     delivery: Delivery | None = None
+    notify: Annotated[tuple[Notify, ...], Field(max_length=4)] | None = Field(
+        default=None,
+        description="Who is told what becomes of the run. An address that is added later is told of the phase"
+        " the run is in by then.",
+    )
 
 
 def _unchanged(field: str) -> str:
