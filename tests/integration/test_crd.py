@@ -318,7 +318,8 @@ def test_columns_show_where_a_run_stands(kubectl: Kubectl, namespace: str, recor
     assert " ".join(header.split()) == "NAME PHASE STAGE PROGRESS EPOCH MAP ATTEMPT MODEL REASON AGE"
     assert " ".join(row.split()[:-1]) == "recorded Running Training 40 4 0.512 2 parts"
     wide = kubectl.succeed("get", "trainwright", "-n", namespace, "-o", "wide").splitlines()
-    assert wide[0].split()[-4:] == ["NODE", "GPUS", "ETA", "MESSAGE"]
+    columns = ["VERSION", "QUEUE", "NODE", "GPUS", "GPU-SECONDS", "ETA", "MESSAGE"]
+    assert wide[0].split()[-len(columns) :] == columns
     assert wide[1].split()[-2:] == ["node-7", "90"]
 
 
