@@ -19,6 +19,7 @@ from trainwright_operator.cluster import (
     SECRETS,
     Cluster,
 )
+from trainwright_operator.deadlines import find_unpriced
 from trainwright_operator.limits import find_violations
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
@@ -103,7 +104,7 @@ def _judge(
     """Return everything that is against a run by what it says, all at once; None if there is nothing."""
     missing = [*basis.problems, *missing]
     beyond = find_violations(run, spec, basis.snapshot, found)
-    wrong = find_setting_problems(spec)
+    wrong = [*find_setting_problems(spec), *find_unpriced(spec, basis.snapshot.price_per_gpu_hour)]
     reasons = ((Reason.MISSING, missing), (Reason.NOT_ALLOWED, beyond), (Reason.INVALID, wrong))
     worst = next((reason for reason, problems in reasons if problems), None)
     return None if worst is None else Acceptance((*missing, *beyond, *wrong), worst)

@@ -56,6 +56,7 @@ class Attempt:
     lost_seconds: int = 0  # those of them whose work has to be done again
     end_time: str = ""
     outcome: AttemptOutcome | None = None
+    ending: Cause | None = None  # what it will have failed for, when the pod that is asked to end has ended
     cause: Cause | None = None
     exit_code: int | None = None
     stage: Stage | None = None  # the one a failed attempt says it ended in
@@ -80,6 +81,7 @@ class Attempt:
             lost_seconds=record.get("lostSeconds", 0),
             end_time=record.get("endTime", ""),
             outcome=AttemptOutcome(record["outcome"]) if record.get("outcome") else None,
+            ending=Cause(record["ending"]) if record.get("ending") else None,
             cause=Cause(record["cause"]) if record.get("cause") else None,
             exit_code=record.get("exitCode"),
             stage=Stage(record["stage"]) if record.get("stage") else None,
@@ -105,6 +107,7 @@ class Attempt:
             "lostSeconds": self.lost_seconds or None,
             "endTime": self.end_time,
             "outcome": self.outcome,
+            "ending": self.ending,
             "cause": self.cause,
             "exitCode": self.exit_code,
             "stage": self.stage,
@@ -211,9 +214,12 @@ def _follow(attempt: Attempt, observation: Observation) -> Attempt:
     """Return the attempt as it is now; one that had ended stays as it was recorded."""
     if attempt.outcome is not None:
         return attempt
+    sentence = attempt.message  # of an attempt that goes on: why its pod is asked to end
     if job := observation.jobs.get(attempt.job):
         attempt = replace(attempt, wait=follow_queue(attempt.wait, job, observation.now))
     attempt = _complete(attempt, observation)
+    if attempt.ending and attempt.outcome is AttemptOutcome.FAILED:
+        attempt = replace(attempt, cause=attempt.ending, message=sentence)
     return replace(attempt, wait=attempt.wait.end(attempt.end_time)) if attempt.outcome else attempt
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainwright.contract import Outcome, RunReport, Stage
+from trainwright.contract import Cause, Outcome, RunReport, Stage
 from trainwright_operator.admission import describe_wait, is_suspended
 from trainwright_operator.attempts import Attempt
 from trainwright_operator.conditions import Condition, holds
@@ -22,6 +22,10 @@ STAGE_CONDITIONS = {
     ConditionType.TRAINED: Stage.TRAINING,
     ConditionType.VERIFIED: Stage.VERIFICATION,
     ConditionType.PUBLISHED: Stage.PUBLISHING,
+}
+LIMIT_REASONS: Mapping[Cause | None, Reason] = {
+    Cause.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
+    Cause.BUDGET_EXCEEDED: Reason.BUDGET_EXCEEDED,
 }
 
 
@@ -146,13 +150,20 @@ def _failed(situation: Situation, failed: bool, running: str) -> Condition:
 
 def _describe_end(situation: Situation) -> str:
     """Return why there is no further attempt: what failed how often, and why the last time."""
+    if situation.spent:
+        return situation.spent.message
     last = situation.attempts[-1]
+    if last.cause in LIMIT_REASONS:
+        return f"attempt {last.number} was ended: {last.message}"
     count = count_failures(situation.observation.status, situation.attempts)[str(last.cause)]
     times = f"{count} attempts failed" if count > 1 else f"attempt {last.number} failed"
     return f"{times} for cause {last.cause}: {last.message}"
 
 
 def _failure_reason(situation: Situation) -> Reason:
+    cause = situation.spent.cause if situation.spent else situation.attempts[-1].cause
+    if cause in LIMIT_REASONS:
+        return LIMIT_REASONS[cause]
     return Reason.BUDGET_SPENT if situation.decision.budget_spent else Reason.NOT_RETRYABLE
 
 
@@ -202,6 +213,8 @@ def _progress(
     if accepted.holds is False:
         return accepted.reason, accepted.message
     if situation.decision.action is Action.STOP:
+        if last and last.ending:
+            return LIMIT_REASONS.get(last.ending, Reason.RETRYING), f"its pod is asked to end: {last.message}"
         return Reason.SUSPENDED, "the pod is asked to save and end"
     if last is None or phase in (Phase.PENDING, Phase.QUEUED):
         reason, message = _waiting(last, admitted)

@@ -50,6 +50,8 @@ HINTS: Mapping[Cause, str] = {
         f"the model is sealed and kept: mend the account or the server, {AGAIN}; nothing is trained again"
     ),
     Cause.SUPERSEDED: f"look whether something else writes this run's status, {AGAIN}",
+    Cause.DEADLINE_EXCEEDED: f"raise the deadline, which may be changed at any time, {AGAIN}",
+    Cause.BUDGET_EXCEEDED: f"raise the budget, which may be changed at any time, {AGAIN}",
     Cause.INTERNAL: f"read the log tail; where it is no fault of the settings report it, {AGAIN}",
     Cause.UNKNOWN: f"look at the log tail and the pod's events, {AGAIN}",
 }

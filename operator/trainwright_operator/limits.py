@@ -41,9 +41,11 @@ def _number_violations(spec: TrainingRunSpec, snapshot: Snapshot) -> Iterator[st
     """Compare what has a built-in default: a run that says nothing asks for that."""
     gpus = spec.compute.gpus if spec.compute else None
     epochs = spec.training.epochs if spec.training else None
+    active = spec.deadlines.active_seconds if spec.deadlines else None
     asked = {
         "spec.compute.gpus": (ONE_GPU if gpus is None else gpus, snapshot.bounds.gpus),
         "spec.training.epochs": (epochs or TrainingSettings().epochs, snapshot.bounds.epochs),
+        "spec.deadlines.activeSeconds": (active or 0, snapshot.bounds.active_seconds),
     }
     for field, (value, most) in asked.items():
         if most is not None and value > most:

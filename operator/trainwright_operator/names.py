@@ -152,6 +152,8 @@ class Reason(StrEnum):
     DRY_RUN = "DryRun"  # dryRun: validated and built the dataset, nothing else
     SUCCEEDED = "Succeeded"  # the model is published
     BUDGET_SPENT = "BudgetSpent"  # attempts failed for one cause more often than its budget allows
+    DEADLINE_EXCEEDED = "DeadlineExceeded"  # one of the run's deadlines passed
+    BUDGET_EXCEEDED = "BudgetExceeded"  # the run used up its budget
     NOT_RETRYABLE = "NotRetryable"  # an attempt failed for a cause that a retry can't mend
     GATE_FAILED = "GateFailed"  # the model is published as a version, but not as the newest of its name
     ATTEMPT_STARTED = "AttemptStarted"  # an event: the next attempt's Job was made

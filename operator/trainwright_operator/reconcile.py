@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainwright_operator.acceptance import Preparation, prepare
-from trainwright_operator.accounts import Terms, close_accounts
+from trainwright_operator.accounts import Accounts, Terms, close_accounts
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, begin_attempt, read_history
 from trainwright_operator.basis import Basis, BasisFinder
@@ -21,6 +21,7 @@ from trainwright_operator.children import (
     delete_children,
 )
 from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PODS, PROFILES, RUNS, ApiError, Cluster, Kind
+from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold_next, hold_open
 from trainwright_operator.events import announce
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
@@ -38,6 +39,7 @@ from trainwright_operator.recently import Recently
 from trainwright_operator.retries import Action, Decision, decide
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance, Situation
+from trainwright_operator.stalls import Doubts
 from trainwright_operator.status import compute_status, is_final, newest_ending
 from trainwright_operator.store import Store
 
@@ -69,6 +71,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         """Find what runs are carried out with by the profiles in the store."""
         self._bases = BasisFinder(self.cluster, self.settings, self.store.profiles)
+        self.doubts = Doubts(self.cluster)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the run to where it should be; returns when to look again if nothing happens before."""
@@ -86,14 +89,17 @@ class Reconciler:
         groups = stage_groups(spec, attempts)
         pause = self.settings.retry_backoff_seconds
         decision = decide(observation, attempts, _budgets(spec), pause, groups)
+        holding = await self._hold(_allow(spec, basis), observation, accounts, decision)
+        decision, attempts = holding.decision, holding.attempts
         name_attempt(attempts[-1].number if attempts else 0)
         acceptance: Acceptance | None = None
         if decision.action is Action.START:
             acceptance, attempts = await self._start(run, basis, attempts, decision)
-        elif decision.action is Action.STOP:
-            await self._stop(observation, attempts[-1])
-        overtaken = await self._write(Situation(observation, attempts, decision, acceptance, accounts))
-        if decision.action is Action.RETIRE:  # the fence is closed: the status names its pod no more
+        situation = Situation(
+            observation, attempts, decision, acceptance, spent=holding.spent, accounts=accounts
+        )
+        overtaken = await self._write(situation)
+        if decision.action in (Action.STOP, Action.RETIRE):  # why is written, and a lost pod named no more
             await self._stop(observation, attempts[-1])
         if overtaken:
             return 0
@@ -102,6 +108,20 @@ class Reconciler:
         if acceptance is not None and not acceptance.accepted:
             return RECHECK_SECONDS
         return decision.wait_seconds
+
+    async def _hold(
+        self, allowance: Allowance, observation: Observation, accounts: Accounts, decision: Decision
+    ) -> Holding:
+        """Keep the run within its deadlines and its budget."""
+        attempts, now = accounts.attempts, observation.now
+        if decision.action is Action.START and attempts:
+            return hold_next(decision, attempts, allowance, accounts.usage)
+        if decision.action is not Action.WAIT or attempts[-1].outcome:
+            return Holding(decision, attempts)
+        limits = find_limits(allowance, accounts, newest_ending(observation, attempts).report)
+        if attempts[-1].ending is None:
+            limits = await self.doubts.weigh(observation.run, limits, allowance.stalled, now)
+        return hold_open(decision, attempts, limits, now)
 
     async def _start(
         self, run: Object, basis: Basis, attempts: list[Attempt], decision: Decision
@@ -216,6 +236,10 @@ def _others_part(run: Object) -> tuple[Any, ...]:
     """Return what in a run is not the operator's, and matters to it."""
     metadata = run["metadata"]
     return metadata["generation"], metadata.get("deletionTimestamp"), (run.get("status") or {}).get("trainer")
+
+
+def _allow(spec: TrainingRunSpec, basis: Basis) -> Allowance:
+    return Allowance.of(spec, basis.snapshot.price_per_gpu_hour, basis.snapshot.bounds.active_seconds)
 
 
 def _terms(spec: TrainingRunSpec, basis: Basis) -> Terms:

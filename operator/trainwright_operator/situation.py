@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trainwright_operator.accounts import Accounts
 from trainwright_operator.attempts import Attempt, Observation
+from trainwright_operator.deadlines import Overrun
 from trainwright_operator.names import Reason
 from trainwright_operator.retries import Decision
 from trainwright_operator.snapshot import Snapshot
@@ -37,4 +38,5 @@ class Situation:
     decision: Decision
     acceptance: Acceptance | None = None  # None: decided before, see the written status
     accounts: Accounts | None = None  # None: as they follow from the rest, without a price
+    spent: Overrun | None = None  # the limit that leaves nothing for another attempt
     patience_seconds: float = 60  # how long a run that is not accepted may still be on its way

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from trainwright.contract import RunReport, Stage
@@ -75,6 +76,8 @@ def compute_status(situation: Situation) -> Object:
     status["startTime"] = before.get("startTime") or status["startTime"]
     status |= _results(before, report)
     if phase is Phase.FAILED and last:
+        if situation.spent:
+            last = replace(last, cause=situation.spent.cause, message=situation.spent.message)
         status["failure"] = describe_failure(last, ending)
     return fit({key: value for key, value in status.items() if value is not None})
 

@@ -8,6 +8,7 @@ import pytest
 from builders import RUN_UID, RunBuilder
 
 from trainwright_operator.manifests import attempt_job, plan_config_map, trainer_access, workspace_claim
+from trainwright_operator.manifests.job import grace_seconds
 from trainwright_operator.names import JobKey
 from trainwright_operator.plan import merge_spec, resolve_plan
 from trainwright_operator.settings import OperatorSettings, TrainerSettings
@@ -28,6 +29,17 @@ def make_job(run: Object, attempt: int = 1, snapshot: Snapshot = SNAPSHOT) -> Ob
 def pod_of(job: Object) -> Object:
     pod: Object = job["spec"]["template"]["spec"]
     return pod
+
+
+@pytest.mark.parametrize(
+    ("saving", "grace"), [(None, 120), (0, 120), (0.4, 61), (45.2, 151), (9999, 1800), (1e300, 1800)]
+)
+def test_a_pod_has_as_much_time_to_end_as_the_last_checkpoint_took_to_save(
+    saving: float | None, grace: int
+) -> None:
+    checkpoint = {} if saving is None else {"checkpoint": {"saveSeconds": saving}}
+    assert grace_seconds({"trainer": checkpoint}) == grace
+    assert grace_seconds({}) == 120
 
 
 def test_a_job_is_one_pod_that_kubernetes_never_repeats() -> None:

@@ -50,6 +50,12 @@ NODES = ("node-a", "node-b", "n" * 253)
 NODE_LOST_SECONDS = 60
 
 
+LIMITS: Object = {
+    "deadlines": {"queuedSeconds": 3000, "activeSeconds": 2000, "stalledSeconds": 600},
+    "budget": {"gpuSeconds": 1500},
+}
+
+
 class World:
     """An API server in memory: versions, uids, a watch for each kind, and writes that can fail."""
 
@@ -219,12 +225,13 @@ class RunLife(RuleBasedStateMachine):
         retry=st.sampled_from([{}, {"infrastructure": 1, "outOfMemory": 0, "publishing": 2, "unknown": 0}]),
         long=st.booleans(),
         fenced=st.booleans(),
+        limits=st.sampled_from([{}, LIMITS]),
     )
-    def begin(self, retry: dict[str, int], long: bool, fenced: bool) -> None:
+    def begin(self, retry: dict[str, int], long: bool, fenced: bool, limits: Object) -> None:
         self.retry = retry
         self.long = long
         self.image = "i" * 600 if long else "trainer:1"
-        body = copy.deepcopy(RunBuilder(RUN, NAMESPACE).spec(retry=retry).build())
+        body = copy.deepcopy(RunBuilder(RUN, NAMESPACE).spec(retry=retry, **limits).build())
         self.world = World(body)
         self.world.fenced = fenced
         self.world.on_job, self.world.on_status = self.check_job, self.check_status
@@ -411,7 +418,9 @@ class RunLife(RuleBasedStateMachine):
         assert pod is not None
         done = dict.fromkeys(list(Stage)[:stages], 2.0)
         values = {f"metric-{number}-of-the-test-split": 0.123456789 for number in range(metrics)}
-        self.report(pod, make_report(self.number(pod), finished_stages=done, metrics=values))
+        report = make_report(self.number(pod), finished_stages=done, metrics=values)
+        progress = report.progress.model_copy(update={"step": stages, "step_time": self.world.now})
+        self.report(pod, report.model_copy(update={"progress": progress}))
 
     def report(self, pod: Object, report: RunReport) -> None:
         """Write a pod's report as the fence lets it: the run's current pod only."""
@@ -659,7 +668,7 @@ class RunLife(RuleBasedStateMachine):
 
     def see_it_end(self) -> None:
         """When all goes well from here on, a run gets to an end: nothing waits for ever."""
-        self.edit(suspend=False)
+        self.edit(suspend=False, deadlines={}, budget={})  # both may be changed at any time
         for _ in range(40):
             if self.phase in ("Succeeded", "Cancelled"):
                 return

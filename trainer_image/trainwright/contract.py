@@ -76,6 +76,8 @@ class Cause(StrEnum):
     KILLED = "Killed"
     PUBLISHING = "Publishing"
     SUPERSEDED = "Superseded"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    BUDGET_EXCEEDED = "BudgetExceeded"
     INTERNAL = "Internal"
     UNKNOWN = "Unknown"
 

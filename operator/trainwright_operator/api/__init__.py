@@ -32,6 +32,7 @@ from trainwright_operator.api.dataset import (
     Source,
     Split,
 )
+from trainwright_operator.api.deadlines import Budget, Deadlines
 from trainwright_operator.api.delivery import Api, Cdn, Delivery, Recipients, Sealing, SmallPart
 from trainwright_operator.api.notify import Notify, SecretKey
 from trainwright_operator.api.profile import (
@@ -69,6 +70,7 @@ __all__ = [
     "Api",
     "Attempt",
     "BucketStore",
+    "Budget",
     "Cdn",
     "Checkpoint",
     "CheckpointSecret",
@@ -83,6 +85,7 @@ __all__ = [
     "CurrentPod",
     "Dataset",
     "DatasetStatus",
+    "Deadlines",
     "Delivery",
     "Directories",
     "Export",

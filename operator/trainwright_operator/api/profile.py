@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from trainwright_operator.api.compute import FORBIDDEN_VARIABLES, variable_rule
+from trainwright_operator.api.deadlines import LONGEST_SECONDS
 from trainwright_operator.api.delivery import Delivery
 from trainwright_operator.api.run_settings import RunSettings
 from trainwright_operator.api.run_status import Condition
@@ -47,6 +48,12 @@ class ProfileLimits(Section):
         default=None, description="The most CPUs: a run needs a cpu limit, and it is at most this."
     )
     epochs: int | None = Field(default=None, ge=1, le=100_000, description="The most epochs of a run.")
+    active_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=LONGEST_SECONDS,
+        description="The most seconds that the pods of a run may run in all its attempts together.",
+    )
     endpoints: tuple[Host, ...] | None = Field(
         default=None,
         max_length=64,

@@ -6,10 +6,9 @@ from pydantic import Field
 
 from trainwright_operator.api.checkpoint import Checkpoint
 from trainwright_operator.api.compute import Compute, Queue, Retry
+from trainwright_operator.api.deadlines import LONGEST_SECONDS, Budget, Deadlines
 from trainwright_operator.api.section import Section
 from trainwright_operator.api.training import Export, Gate, Training
-
-LONGEST_SECONDS = 10 * 365 * 86400  # of any time a run may set: ten years
 
 
 class RunSettings(Section):
@@ -22,6 +21,8 @@ class RunSettings(Section):
     compute: Compute | None = None
     queue: Queue | None = None
     retry: Retry | None = None
+    deadlines: Deadlines | None = None
+    budget: Budget | None = None
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,

@@ -100,6 +100,9 @@ class Attempt(Observed):
     outcome: AttemptOutcome | None = Field(
         default=None, description="How the attempt ended; empty while it runs."
     )
+    ending: Cause | None = Field(
+        default=None, description="Why the attempt's pod is asked to end, or was: it fails for this cause."
+    )
     cause: Cause | None = Field(default=None, description="Why the attempt failed.")
     exit_code: int | None = Field(default=None, description="Exit code of the trainer.")
     stage: Stage | None = Field(default=None, description="The stage a failed attempt ended in.")

@@ -14,7 +14,15 @@ from trainwright_operator.api.run_settings import RunSettings
 from trainwright_operator.api.run_status import TrainingRunStatus
 from trainwright_operator.api.section import Observed, Rule, Section, ShortText
 
-MUTABLE = ("suspend", "cancel", "retryRequest", "ttlSecondsAfterFinished", "notify")
+MUTABLE = (
+    "suspend",
+    "cancel",
+    "retryRequest",
+    "deadlines",
+    "budget",
+    "ttlSecondsAfterFinished",
+    "notify",
+)
 """The fields of a run's spec that may change; everything else says what was trained."""
 
 
@@ -38,8 +46,8 @@ class TrainingRunSpec(RunSettings):
     """What is trained, on what, how, and where it goes.
 
     A field that is left out takes its value from the profile, else from the operator's settings, else its
-    built-in default. After creation only suspend, cancel, retryRequest, ttlSecondsAfterFinished
-    and notify can change.
+    built-in default. After creation only suspend, cancel, retryRequest, deadlines, budget,
+    ttlSecondsAfterFinished and notify can change.
     """
 
     suspend: bool | None = Field(

@@ -6,6 +6,7 @@ Every path the trainer uses is an argument, so the pod's specification tells all
 from __future__ import annotations
 
 import copy
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
@@ -32,7 +33,9 @@ from trainwright_operator.snapshot import Snapshot
 Object = dict[str, Any]
 
 USER = 65532  # the image's user; volumes are made readable by its group
-GRACE_SECONDS = 120  # between SIGTERM and SIGKILL: enough to end a batch and save a checkpoint
+GRACE_SECONDS = 120  # between SIGTERM and SIGKILL, until it is known how long a checkpoint takes
+GRACE_BOUNDS = (60, 1800)
+GRACE_BESIDE_SAVING = 60  # to end a batch, and to report
 GPU_RESOURCE = "nvidia.com/gpu"
 CPU_RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}}  # of a pod that does not train
 TERMINATION_MESSAGE = "/dev/termination-log"
@@ -73,6 +76,20 @@ def attempt_job(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Sna
     }
 
 
+def grace_seconds(status: Object) -> int:
+    """Return how long a pod may take to save and end: twice what the newest checkpoint took, and a minute.
+
+    What a pod says of itself is believed within bounds.
+    """
+    checkpoint = (status.get("trainer") or {}).get("checkpoint") or {}
+    seconds = checkpoint.get("saveSeconds")
+    if not seconds:
+        return GRACE_SECONDS
+    low, high = GRACE_BOUNDS
+    wanted: int = GRACE_BESIDE_SAVING + ceil(2 * seconds)
+    return max(low, min(wanted, high))
+
+
 def _key_labels(key: JobKey) -> dict[str, str]:
     labels = {ATTEMPT_LABEL: str(key.attempt)}
     return labels | ({GROUP_LABEL: str(key.group)} if key.group else {})
@@ -92,12 +109,15 @@ def _pod_template(
 ) -> Object:
     compute = spec.compute or Compute()
     mounts = pod_mounts(run, spec, plan, key.group)
+    container = _container(compute, plan, snapshot, key, mounts)
+    grace = grace_seconds(run.get("status") or {})
+    container["args"] += ["--grace-seconds", str(grace)]
     pod: Object = {
         "restartPolicy": "Never",
         "serviceAccountName": TRAINER_ACCOUNT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -106,7 +126,7 @@ def _pod_template(
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(compute, plan, snapshot, key, mounts)],
+        "containers": [container],
         "volumes": [mount.volume() for mount in mounts],
     }
     return {
@@ -122,7 +142,6 @@ def _container(
     compute: Compute, plan: RunPlan, snapshot: Snapshot, key: JobKey, mounts: list[Mount]
 ) -> Object:
     arguments = ["run", "--attempt", str(key.attempt), "--termination-message", TERMINATION_MESSAGE]
-    arguments += ["--grace-seconds", str(GRACE_SECONDS)]
     if key.group:
         arguments += ["--stages", str(key.group)]
     for mount in mounts:
