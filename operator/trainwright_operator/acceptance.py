@@ -26,7 +26,7 @@ from trainwright_operator.names import FENCE_POLICY, Reason, plan_name
 from trainwright_operator.packed import controller_uid
 from trainwright_operator.plan import find_setting_problems, merge_spec, resolve_plan
 from trainwright_operator.recently import Recently
-from trainwright_operator.references import Reference, find_problems, required
+from trainwright_operator.references import Reference, find_excess, find_problems, required
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance
 
@@ -89,9 +89,9 @@ async def prepare(
     snapshot = status.get("profile", {}).get("digest")
     if written not in (None, plan.digest) or snapshot not in (None, basis.snapshot.digest):
         return _refuse([PLAN_LOST], Reason.PLAN_LOST)
-    return Preparation(
-        Acceptance(plan_digest=plan.digest, note=_note(spec), snapshot=basis.snapshot), plan, spec
-    )
+    note = "; ".join(filter(None, (_note(spec), *find_excess(references, found))))
+    acceptance = Acceptance(plan_digest=plan.digest, note=note, snapshot=basis.snapshot)
+    return Preparation(acceptance, plan, spec)
 
 
 def _judge(

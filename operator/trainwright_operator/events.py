@@ -3,33 +3,78 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from trainwright_operator.cluster import ApiError, Cluster
+from trainwright_operator.description import FINAL_PHASES
 from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND, ConditionType, Phase, Reason
 
 Object = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
+BURST = 20  # Events of a run that may follow each other at once: five attempts
+REFILL_SECONDS = 300.0  # for one more
+SAME_SECONDS = 600.0  # before the same is told again
+MOST_RUNS = 10_000  # that are remembered
+
 TOLD_BY = {Phase.SUCCEEDED: ConditionType.SUCCEEDED, Phase.FAILED: ConditionType.FAILED}
 """The condition that says what an end means; of any other phase Ready tells."""
 
 
-async def announce(cluster: Cluster, run: Object, before: Object, after: Object) -> None:
-    """Tell what changed between two statuses; an Event that can't be written is not worth a retry."""
-    for type_, reason, note in describe_changes(before, after):
-        await tell(cluster, run, type_, reason, note)
+class Events:
+    """Writes Events about runs, and not more than somebody would read.
+
+    The same one is told again after some minutes only. A run that changes all the time has a few told at
+    once, and after them one each few minutes; how it ended is told in any case.
+    """
+
+    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._told: dict[str, _Told] = {}
+
+    async def announce(self, run: Object, before: Object, after: Object) -> None:
+        """Tell what changed between two statuses."""
+        for type_, reason, note in describe_changes(before, after):
+            await self.tell(run, type_, reason, note)
+
+    async def tell(self, run: Object, type_: str, reason: str, note: str) -> None:
+        """Write one Event; one that can't be written is not worth a retry."""
+        if not self._is_worth_it(run["metadata"]["uid"], reason, note):
+            return
+        try:
+            await self._cluster.create(_event(run, type_, reason, note))
+        except ApiError as error:
+            logger.warning("no event for %s: %s", run["metadata"]["name"], error)
+
+    def _is_worth_it(self, uid: str, reason: str, note: str) -> bool:
+        now = self._clock()
+        if len(self._told) >= MOST_RUNS:
+            self._told.clear()
+        told = self._told.setdefault(uid, _Told(BURST, now, {}))
+        told.left = min(BURST, told.left + (now - told.since) / REFILL_SECONDS)
+        told.since = now
+        told.last = {key: moment for key, moment in told.last.items() if now - moment < SAME_SECONDS}
+        if reason in FINAL_PHASES:
+            return True
+        if hash((reason, note)) in told.last or told.left < 1:
+            return False
+        told.left -= 1
+        told.last[hash((reason, note))] = now
+        return True
 
 
-async def tell(cluster: Cluster, run: Object, type_: str, reason: str, note: str) -> None:
-    """Write one Event about a run, unless it was just told or too many were."""
-    try:
-        await cluster.create(_event(run, type_, reason, note))
-    except ApiError as error:
-        logger.warning("no event for %s: %s", run["metadata"]["name"], error)
+@dataclass
+class _Told:
+    left: float
+    since: float
+    last: dict[int, float]
 
 
 def describe_changes(before: Object, after: Object) -> list[tuple[str, str, str]]:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainwright_operator.cluster import SECRETS, ApiError
-from trainwright_operator.events import tell
 from trainwright_operator.names import Reason, Use
 from trainwright_operator.notices import (
     FAILED,
@@ -55,6 +54,7 @@ class Notifications:
 
     def __init__(self, reconciler: Reconciler, send: Send, done: Callable[[Key], None]) -> None:
         self._cluster, self._store = reconciler.cluster, reconciler.store
+        self._events = reconciler.events
         self._outbox, self._metrics = reconciler.outbox, reconciler.metrics
         self._settings, self._defaults = reconciler.settings.notifications, reconciler.settings.defaults
         self._send = send
@@ -109,11 +109,11 @@ class Notifications:
         if age + pause > self._settings.give_up_seconds:
             self._outbox.settle(run, delivery, FAILED)
             self._metrics.count_notification(FAILED)
-            await tell(self._cluster, run, "Warning", Reason.NOTIFICATION_FAILED, f"given up: {what}")
+            await self._events.tell(run, "Warning", Reason.NOTIFICATION_FAILED, f"given up: {what}")
             return
         self._metrics.count_notification("Retried")
         if tries.count == TRIES_BEFORE_EVENT:
-            await tell(self._cluster, run, "Warning", Reason.NOTIFICATION_DELAYED, f"tried again: {what}")
+            await self._events.tell(run, "Warning", Reason.NOTIFICATION_DELAYED, f"tried again: {what}")
 
     async def _post(self, run: Object, notice: Object, target: Target) -> str:
         namespace = run["metadata"]["namespace"]

@@ -22,7 +22,7 @@ from trainwright_operator.children import (
 )
 from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PODS, PROFILES, RUNS, ApiError, Cluster, Kind
 from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold_next, hold_open
-from trainwright_operator.events import announce
+from trainwright_operator.events import Events
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
 from trainwright_operator.logs import name_attempt
@@ -72,6 +72,7 @@ class Reconciler:
         """Find what runs are carried out with by the profiles in the store."""
         self._bases = BasisFinder(self.cluster, self.settings, self.store.profiles)
         self.doubts = Doubts(self.cluster)
+        self.events = Events(self.cluster)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the run to where it should be; returns when to look again if nothing happens before."""
@@ -173,7 +174,7 @@ class Reconciler:
         self.outbox.written(written, targets)
         observed = situation.observation, situation.attempts
         self.metrics.count_change(before, status, lambda: newest_ending(*observed).report)
-        await announce(self.cluster, run, before, status)
+        await self.events.announce(run, before, status)
         return _others_part(written) != _others_part(run)
 
     async def _seconds_at_rest(self, key: Key) -> float | None:
@@ -201,7 +202,7 @@ class Reconciler:
             written = await self.cluster.apply_status(run, status)
             self.store.keep("TrainingRun", written)
             self.outbox.written(written, all_named)
-            await announce(self.cluster, run, before, status)
+            await self.events.announce(run, before, status)
         return None if due else left
 
     async def relist(self) -> set[Key]:

@@ -5,14 +5,19 @@ Pure but for the values passed in: `required` says what to look for, `find_probl
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.names import USE_LABEL, Use
 
 Object = dict[str, Any]
+
+CDN_KEY = "cdn.yaml"
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:
         found.append(Reference(field, "Secret", name, Use.DELIVERY, keys))
     if delivery.cdn and delivery.cdn.credentials:
         field, name = f"{root}.cdn.credentials.secretName", delivery.cdn.credentials.secret_name
-        found.append(Reference(field, "Secret", name, Use.DELIVERY, ("cdn.yaml",)))
+        found.append(Reference(field, "Secret", name, Use.DELIVERY, (CDN_KEY,)))
     sealing = delivery.sealing
     if sealing and sealing.recipients:
         field = f"{root}.sealing.recipients"
@@ -136,3 +141,21 @@ def _find_problem(reference: Reference, found: Object | None, namespace: str) ->
 
 def _keys(keys: tuple[str, ...]) -> str:
     return ("the key " if len(keys) == 1 else "the keys ") + ", ".join(keys)
+
+
+def find_excess(references: list[Reference], found: Mapping[tuple[str, str], Object | None]) -> list[str]:
+    """Return a sentence for each Secret that holds more than a run has a use for."""
+    return [
+        f"CredentialsTooBroad: {reference.field}: Secret {reference.name!r} also holds the downloader's keys,"
+        " which no training needs: give each role a Secret of its own"
+        for reference in references
+        if CDN_KEY in reference.keys and _has_downloader(found[reference.identity] or {})
+    ]
+
+
+def _has_downloader(secret: Object) -> bool:
+    try:
+        held = yaml.safe_load(base64.b64decode(secret["data"][CDN_KEY]))
+    except (KeyError, ValueError, yaml.YAMLError):
+        return False  # the trainer says what is wrong with it
+    return isinstance(held, dict) and any(held.get(f"downloader_access_{part}") for part in ("key", "secret"))

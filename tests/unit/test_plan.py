@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 
 import pytest
@@ -9,7 +10,7 @@ from builders import RunBuilder
 
 from trainwright.contract import RunPlan
 from trainwright_operator.plan import merge_spec, model_version, parse_class_map, resolve_plan
-from trainwright_operator.references import find_problems, required
+from trainwright_operator.references import find_excess, find_problems, required
 
 
 def test_a_runs_own_fields_win_over_the_defaults_section_by_section() -> None:
@@ -222,3 +223,16 @@ def test_a_dry_run_needs_no_checkpoint_store() -> None:
     assert plan is not None
     assert plan.checkpoint.store is None
     assert [r for r in required(spec) if "checkpoint" in r.field] == []
+
+
+def test_a_secret_with_more_keys_than_a_run_needs_is_told_of() -> None:
+    def told(text: str) -> list[str]:
+        spec = merge_spec({}, RunBuilder().delivering().build()["spec"])
+        references = required(spec)
+        held = {"data": {"cdn.yaml": base64.b64encode(text.encode()).decode()}}
+        return find_excess(references, {each.identity: held for each in references})
+
+    assert told("uploader_access_key: a") == []
+    assert told("{ not yaml") == []
+    (sentence,) = told("uploader_access_key: a\ndownloader_access_key: b")
+    assert sentence.startswith("CredentialsTooBroad: spec.delivery.cdn.credentials.secretName: Secret 'cdn'")
