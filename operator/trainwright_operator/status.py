@@ -70,6 +70,7 @@ def compute_status(situation: Situation) -> Object:
         "currentPod": _current_pod(situation, accounts),
         "usage": accounts.usage.to_status() if last else before.get("usage"),
         "retryRequest": (last.retry_request if last else "") or before.get("retryRequest"),
+        "notices": before.get("notices"),
         "startTime": attempts[0].start_time if attempts else None,
         "completionTime": (before.get("completionTime") or format_time(observation.now)) if final else None,
     }

@@ -149,3 +149,15 @@ def test_an_address_that_is_given_after_the_end_is_told_of_it(bench: Bench, hook
     keep_address(bench, hook.url)
     await_that(lambda: told(bench) == ["Sent"])
     assert [body["phase"] for body in hook.got] == ["Succeeded"]
+
+
+def test_each_phase_of_a_run_is_told_in_its_order(bench: Bench, hook: Hook) -> None:
+    keep_address(bench, hook.url)
+    bench.create(notify=wanting("Suspended", "Failed", "Cancelled"), suspend=True)
+    await_that(lambda: told(bench) == ["Sent"])
+    bench.patch(suspend=False)
+    bench.wait_for_pod(1)
+    bench.patch(cancel=True)
+    await_that(lambda: told(bench) == ["Sent", "Sent"])
+    time.sleep(1)
+    assert [body["phase"] for body in hook.got] == ["Suspended", "Cancelled"]
