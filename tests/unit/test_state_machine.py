@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from builders import RunBuilder, make_failure, make_report, make_success, terminated
 from hypothesis import HealthCheck, Phase, settings
@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from trainwright.contract import TERMINATION_MESSAGE_BYTES, Cause, ExitCode, RunReport, Stage
+from trainwright_operator.admission import is_suspended
 from trainwright_operator.api import TrainingRunStatus
-from trainwright_operator.attempts import KEPT
+from trainwright_operator.attempts import KEPT, find_condition, place_of
 from trainwright_operator.children import OwnerGoneError
 from trainwright_operator.cluster import AlreadyExistsError, ApiError, Cluster, Kind, Listing
 from trainwright_operator.names import (
     ATTEMPT_LABEL,
+    GROUP_LABEL,
     RETRY_REQUEST_ANNOTATION,
     RUN_LABEL,
     ConditionType,
@@ -204,6 +206,11 @@ class World:
         return answer
 
 
+def has_ended(job: Object) -> bool:
+    """Return whether a Job is complete or failed."""
+    return bool(find_condition(job, "Complete") or find_condition(job, "Failed"))
+
+
 MESSAGES = st.sampled_from(["it broke", "x" * 2048, "ї" * 700, '"' * 900])
 EXITS = st.sampled_from([*ExitCode, 137, 143, 1, 139])
 
@@ -211,11 +218,13 @@ EXITS = st.sampled_from([*ExitCode, 137, 143, 1, 139])
 class RunLife(RuleBasedStateMachine):
     """A run, its Job, its pods, the operator: each rule is one thing that happens."""
 
+    SPEC: ClassVar[Object] = {}  # what all these runs have beside their budgets
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.Runner()
         self.requests = 0
-        self.recorded: dict[int, Object] = {}  # ended attempts, by number, as they were first written
+        self.recorded: dict[str, Object] = {}  # ended attempts, by Job, as they were first written
         self.counts: Counter[str] = Counter()
         self.finished: str | None = None  # Succeeded or Cancelled, once it was written
         self.failed_for: str | None = None  # the retryRequest that was granted when the run failed
@@ -231,7 +240,7 @@ class RunLife(RuleBasedStateMachine):
         self.retry = retry
         self.long = long
         self.image = "i" * 600 if long else "trainer:1"
-        body = copy.deepcopy(RunBuilder(RUN, NAMESPACE).spec(retry=retry, **limits).build())
+        body = copy.deepcopy(RunBuilder(RUN, NAMESPACE).spec(retry=retry, **limits, **self.SPEC).build())
         self.world = World(body)
         self.world.fenced = fenced
         self.world.on_job, self.world.on_status = self.check_job, self.check_status
@@ -333,7 +342,7 @@ class RunLife(RuleBasedStateMachine):
     @property
     def job(self) -> Object | None:
         """The newest Job that has not ended."""
-        jobs = [job for job in self.world.all("Job") if not job.get("status", {}).get("conditions")]
+        jobs = [job for job in self.world.all("Job") if not has_ended(job)]
         return jobs[-1] if jobs else None
 
     @property
@@ -351,16 +360,17 @@ class RunLife(RuleBasedStateMachine):
     def job_makes_its_pod(self) -> None:
         job = self.job
         assert job is not None
-        if job["metadata"].get("deletionTimestamp") or self.world.pods_of(job):
+        taken = job["metadata"].get("deletionTimestamp") or is_suspended(job)
+        if taken or self.world.pods_of(job):
             return
-        labels = job["metadata"]["labels"]
+        labels = {RUN_LABEL, ATTEMPT_LABEL, GROUP_LABEL} & job["metadata"]["labels"].keys()
         self.world.store(
             {
                 "kind": "Pod",
                 "metadata": {
                     "name": f"{job['metadata']['name']}-{self.world.version}",
                     "namespace": NAMESPACE,
-                    "labels": {RUN_LABEL: RUN, ATTEMPT_LABEL: labels[ATTEMPT_LABEL]},
+                    "labels": {label: job["metadata"]["labels"][label] for label in sorted(labels)},
                     "ownerReferences": [{"uid": job["metadata"]["uid"], "controller": True}],
                 },
                 "spec": {},
@@ -440,7 +450,7 @@ class RunLife(RuleBasedStateMachine):
         pod = self.pod
         assert pod is not None
         if exit_code == ExitCode.SUCCESS:
-            self.end(pod, 0, make_success(self.number(pod)), live)
+            self.end(pod, 0, self.success_of(pod), live)
             return
         word = make_failure(self.number(pod), Cause.UNKNOWN, exit_code, message) if told else None
         reason = "OOMKilled" if killed and exit_code == 137 else "Error"
@@ -451,7 +461,11 @@ class RunLife(RuleBasedStateMachine):
     def pod_succeeds(self, live: bool) -> None:
         pod = self.pod
         assert pod is not None
-        self.end(pod, 0, make_success(self.number(pod)), live)
+        self.end(pod, 0, self.success_of(pod), live)
+
+    def success_of(self, pod: Object) -> RunReport:
+        """Return the last word of a pod that did what it was to do."""
+        return make_success(self.number(pod))
 
     def end(
         self,
@@ -543,10 +557,14 @@ class RunLife(RuleBasedStateMachine):
         self.wait(600)
         self.reconcile_to_rest()
         if self.job:
+            self.let_go_on(self.job)
             self.job_makes_its_pod()
         if self.pod:
             self.pod_starts()
         self.reconcile_to_rest()
+
+    def let_go_on(self, job: Object) -> None:
+        """A Job that waits in a queue is admitted; these are in none."""
 
     @rule(times=st.integers(1, KEPT + 2), exit_code=EXITS, message=MESSAGES)
     def attempts_go_by(self, times: int, exit_code: int, message: str) -> None:
@@ -577,15 +595,12 @@ class RunLife(RuleBasedStateMachine):
         assert all(map(self.world.is_lost, live)), "a pod of a former attempt still runs"
         for other in self.world.all("Job"):
             lost = any(map(self.world.is_lost, self.world.pods_of(other)))
-            assert lost or other.get("status", {}).get("conditions"), "two Jobs at a time"
-            going = other["metadata"].get("deletionTimestamp") or other["status"].get("conditions")
+            assert lost or has_ended(other), "two Jobs at a time"
+            going = other["metadata"].get("deletionTimestamp") or has_ended(other)
             assert going, "the Job of a lost attempt would go on when its node comes back"
         named = self.run.get("status", {}).get("currentPod", {}).get("uid")
         assert named not in {pod["metadata"]["uid"] for pod in live}, "a lost pod may still report"
-        number = int(job["metadata"]["labels"][ATTEMPT_LABEL])
-        assert job["metadata"]["name"] == job_name(RUN, number)
-        assert number > max(self.recorded, default=0)
-        before = self.recorded.get(number - 1, {})
+        before = self.check_order(int(job["metadata"]["labels"][ATTEMPT_LABEL]), job)
         requested = job["metadata"]["annotations"].get(RETRY_REQUEST_ANNOTATION, "")
         if not before or before["outcome"] != "Failed" or requested != before.get("retryRequest", ""):
             return
@@ -595,14 +610,20 @@ class RunLife(RuleBasedStateMachine):
         spent = sum(self.counts[each] for each in Cause if BUDGET_FIELDS.get(each) == field)
         assert budget < 0 or spent <= budget, f"budget {budget} of {cause} is overdrawn"
 
+    def check_order(self, number: int, job: Object) -> Object:
+        """A Job's number is new; return the record of the attempt before it."""
+        assert job["metadata"]["name"] == job_name(RUN, number)
+        assert number > max((record["number"] for record in self.recorded.values()), default=0)
+        return self.recorded.get(job_name(RUN, number - 1), {})
+
     def check_status(self, before: Object, status: Object) -> None:
         """What must hold when a status is written."""
         assert self.run["metadata"].keys().isdisjoint({"finalizers", "annotations"})
         self.check_form(status)
         self.check_conditions(status)
         assert status["attempt"] >= before.get("attempt", 0)
-        numbers = [attempt["number"] for attempt in status["attempts"]]
-        assert numbers == sorted(set(numbers))
+        keys = [(item["number"], place_of(item.get("group"))) for item in status["attempts"]]
+        assert keys == sorted(set(keys))
         open_ = [attempt["number"] for attempt in status["attempts"] if "outcome" not in attempt]
         assert open_ in ([], [status["attempt"]])
         for attempt in status["attempts"]:
@@ -633,12 +654,14 @@ class RunLife(RuleBasedStateMachine):
         assert all(seconds >= 0 for seconds in grown.values()), grown
         if usage:
             lost = sum(usage[f"lostTo{why}"] for why in ("Preemption", "Failure", "Suspension"))
-            assert (
-                usage["useful"] + lost == usage["gpuSeconds"] == usage["podSeconds"]
-            )  # the plan has one GPU
-            assert usage["lostPodSeconds"] == lost
+            assert usage["useful"] + lost == usage["gpuSeconds"]
+            self.check_gpu(usage, lost)
             since = self.world.now - parse_time(self.run["metadata"]["creationTimestamp"])
             assert usage["podSeconds"] + usage["queuedSeconds"] <= since.total_seconds()
+
+    def check_gpu(self, usage: Object, lost: int) -> None:
+        """The plan has one GPU, and every pod holds it."""
+        assert (usage["podSeconds"], usage["lostPodSeconds"]) == (usage["gpuSeconds"], lost)
 
     def check_conditions(self, status: Object) -> None:
         stated = {condition["type"]: condition for condition in status["conditions"]}
@@ -661,7 +684,7 @@ class RunLife(RuleBasedStateMachine):
 
     def check_record(self, attempt: Object) -> None:
         """An attempt that ended once ended so for good."""
-        known = self.recorded.setdefault(attempt["number"], attempt)
+        known = self.recorded.setdefault(attempt["job"], attempt)
         assert (known["outcome"], known.get("cause")) == (attempt["outcome"], attempt.get("cause"))
         if known is attempt and attempt["outcome"] == "Failed":
             self.counts[attempt["cause"]] += 1
@@ -685,7 +708,7 @@ class RunLife(RuleBasedStateMachine):
         raise AssertionError(f"the run is still {self.phase}")
 
 
-RunLife.TestCase.settings = settings(
+LIVES = settings(
     # A life that breaks a promise is told as it is: to make it shorter takes minutes.
     phases=[Phase.explicit, Phase.generate],
     max_examples=80,
@@ -695,4 +718,5 @@ RunLife.TestCase.settings = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+RunLife.TestCase.settings = LIVES
 TestRunLife = RunLife.TestCase
