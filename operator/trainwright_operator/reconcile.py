@@ -23,7 +23,7 @@ from trainwright_operator.children import (
 from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PODS, PROFILES, RUNS, ApiError, Cluster, Kind
 from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold_next, hold_open
 from trainwright_operator.events import Events
-from trainwright_operator.finished import describe_finished, seconds_to_expiry
+from trainwright_operator.finished import TTL_FIELD, describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
 from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
@@ -182,12 +182,18 @@ class Reconciler:
         run = self.store.run(key)
         if run is None or not is_final(run):
             return None
-        return seconds_to_expiry(run, (await self._bases.find(run)).snapshot.defaults, self.clock())
+        return await self._seconds_to_expiry(run, self.clock())
+
+    async def _seconds_to_expiry(self, run: Object, now: datetime) -> float | None:
+        """Return the same; what a profile says is read only for a run that leaves it open."""
+        decided = TTL_FIELD in run["spec"] or "childrenDeletedTime" in run["status"]
+        defaults = {} if decided else (await self._bases.find(run)).snapshot.defaults
+        return seconds_to_expiry(run, defaults, now)
 
     async def _rest(self, run: Object) -> float | None:
         """Look after a finished run; returns when its children are to be deleted, if there are any."""
         now = self.clock()
-        left = seconds_to_expiry(run, (await self._bases.find(run)).snapshot.defaults, now)
+        left = await self._seconds_to_expiry(run, now)
         due = left is not None and left <= 0
         if due:
             await delete_children(self.cluster, run, self.store.jobs(run))
