@@ -11,8 +11,15 @@ from typing import Any
 from uuid import uuid4
 
 from trainwright_operator.cluster import ApiError, Cluster
-from trainwright_operator.description import FINAL_PHASES
-from trainwright_operator.names import API_VERSION, OPERATOR_MANAGER, RUN_KIND, ConditionType, Phase, Reason
+from trainwright_operator.names import (
+    API_VERSION,
+    FINAL_PHASES,
+    OPERATOR_MANAGER,
+    RUN_KIND,
+    ConditionType,
+    Phase,
+    Reason,
+)
 
 Object = dict[str, Any]
 
