@@ -64,6 +64,9 @@ class Silent:
     def linger(self) -> None:
         """Go on."""
 
+    def use_batch(self, batch_size: int) -> None:
+        """Go on."""
+
     def finish_epoch(self, epoch: int, epochs: int, metrics: Any) -> None:
         """Go on."""
 

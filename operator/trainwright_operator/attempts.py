@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from trainwright.contract import Cause, ExitCode, Stage, StageGroup
+from pydantic import ValidationError
+
+from trainwright.contract import Adjustments, Cause, ExitCode, Stage, StageGroup
 from trainwright_operator.admission import NO_WAIT, Wait, follow_queue
 from trainwright_operator.causes import classify
 from trainwright_operator.names import (
+    ADJUSTMENTS_ANNOTATION,
     ATTEMPT_LABEL,
     GPUS_ANNOTATION,
     GROUP_LABEL,
@@ -29,6 +32,7 @@ from trainwright_operator.verdicts import Patience, Verdict, judge_image, judge_
 
 Object = dict[str, Any]
 
+UNCHANGED = Adjustments()
 KEPT = 10
 """So many attempts, the newest, are kept in a run's status."""
 
@@ -62,6 +66,7 @@ class Attempt:
     stage: Stage | None = None  # the one a failed attempt says it ended in
     resumed_from_epoch: int | None = None
     message: str = ""
+    adjustments: Adjustments = UNCHANGED
     wait: Wait = NO_WAIT
 
     @classmethod
@@ -87,6 +92,7 @@ class Attempt:
             stage=Stage(record["stage"]) if record.get("stage") else None,
             resumed_from_epoch=record.get("resumedFromEpoch"),
             message=record.get("message", ""),
+            adjustments=Adjustments.model_validate(record.get("adjustments", {})),
             wait=Wait.from_status(record),
         )
 
@@ -113,9 +119,10 @@ class Attempt:
             "stage": self.stage,
             "resumedFromEpoch": self.resumed_from_epoch,
             "message": self.message[:MESSAGE_CHARACTERS],
+            "adjustments": self.adjustments.model_dump(by_alias=True, exclude_none=True),
         }
         return {
-            key: value for key, value in record.items() if value not in (None, "")
+            key: value for key, value in record.items() if value not in (None, "", {})
         } | self.wait.to_status()
 
 
@@ -234,7 +241,16 @@ def begin_attempt(job: Object) -> Attempt:
         start_time=metadata["creationTimestamp"],
         retry_request=annotations.get(RETRY_REQUEST_ANNOTATION, ""),
         gpus=int(annotations.get(GPUS_ANNOTATION, 0)),
+        adjustments=_read_adjustments(annotations.get(ADJUSTMENTS_ANNOTATION, "{}")),
     )
+
+
+def _read_adjustments(text: str) -> Adjustments:
+    """Return how a Job differs from the plan; what somebody else wrote there is no difference."""
+    try:
+        return Adjustments.model_validate_json(text)
+    except ValidationError:
+        return UNCHANGED
 
 
 def _complete(attempt: Attempt, observation: Observation) -> Attempt:
@@ -246,6 +262,7 @@ def _complete(attempt: Attempt, observation: Observation) -> Attempt:
         pod=ending.pod or attempt.pod,
         node=ending.node or attempt.node,
         image=ending.image or attempt.image,
+        adjustments=_what_was_used(attempt, ending),
         resumed_from_epoch=ending.resumed_from_epoch
         if ending.resumed_from_epoch is not None
         else attempt.resumed_from_epoch,
@@ -263,6 +280,14 @@ def _complete(attempt: Attempt, observation: Observation) -> Attempt:
     if verdict and verdict.due <= observation.now:
         return _give_up(attempt, verdict, observation)
     return attempt if job else _end_without_job(attempt, ending, observation)
+
+
+def _what_was_used(attempt: Attempt, ending: Ending) -> Adjustments:
+    """Return the attempt's adjustments, with the batch that the trainer itself came down to."""
+    reported = ending.report.adjustments if ending.report else None
+    if reported is None or reported.batch_size is None:
+        return attempt.adjustments
+    return attempt.adjustments.model_copy(update={"batch_size": reported.batch_size})
 
 
 def _give_up(attempt: Attempt, verdict: Verdict, observation: Observation) -> Attempt:

@@ -224,11 +224,13 @@ def _progress(
 
 
 def _describe_running(attempts: Sequence[Attempt]) -> str:
-    """Return which attempt runs, where it went on, and why there is more than one."""
+    """Return which attempt runs, where it went on, how it differs, and why there is more than one."""
     last, before = attempts[-1], attempts[-2] if len(attempts) > 1 else None
     went_on = f", from epoch {last.resumed_from_epoch} on" if last.resumed_from_epoch else ""
+    told = last.adjustments.model_dump(by_alias=True, exclude_none=True)
+    differs = "".join(f", {name} {value}" for name, value in told.items())
     why = f"; attempt {before.number} failed for cause {before.cause}" if before and before.cause else ""
-    return f"attempt {last.number} runs in pod {last.pod}{went_on}{why}"
+    return f"attempt {last.number} runs in pod {last.pod}{went_on}{differs}{why}"
 
 
 def _waiting(last: Attempt | None, admitted: Condition) -> tuple[Reason, str]:

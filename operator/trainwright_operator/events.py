@@ -95,11 +95,28 @@ def describe_changes(before: Object, after: Object) -> list[tuple[str, str, str]
         stages = f", stages {newest['group']}" if "group" in newest else ""
         note = f"attempt {newest['number']} is Job {newest['job']}{stages}"
         changes.append(("Normal", Reason.ATTEMPT_STARTED, note))
+        changes += _describe_adjustments(newest, _attempt_before(after))
     if after["phase"] != before.get("phase") and after["phase"] != Phase.PENDING:
         note = _condition(after, TOLD_BY.get(after["phase"], ConditionType.READY))["message"]
         severity = "Warning" if after["phase"] == Phase.FAILED else "Normal"
         changes.append((severity, after["phase"], note))
     return changes
+
+
+def _describe_adjustments(newest: Object, former: Object) -> list[tuple[str, str, str]]:
+    """A model that is trained otherwise than its author asked for has to be told of."""
+    now = newest.get("adjustments", {})
+    changed = {key: value for key, value in now.items() if former.get("adjustments", {}).get(key) != value}
+    if not changed:
+        return []
+    what = ", ".join(f"{key} {value}" for key, value in changed.items())
+    why = f", as attempt {former['number']} failed for cause {former['cause']}" if "cause" in former else ""
+    return [("Warning", Reason.ADJUSTED, f"attempt {newest['number']} goes on with {what}{why}")]
+
+
+def _attempt_before(status: Object) -> Object:
+    attempts = status.get("attempts", [])
+    return attempts[-2] if len(attempts) > 1 else {}
 
 
 def _newest_attempt(status: Object) -> Object:

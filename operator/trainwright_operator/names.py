@@ -30,6 +30,7 @@ WORKLOAD_JOB_LABEL = "kueue.x-k8s.io/job-uid"  # Kueue's, on its Workloads: the 
 # Annotations
 PLAN_DIGEST_ANNOTATION = f"{GROUP}/plan-digest"  # on every child: the digest of the plan it was made from
 GPUS_ANNOTATION = f"{GROUP}/gpus"  # on Jobs: GPUs of the pod, by which its seconds are counted
+ADJUSTMENTS_ANNOTATION = f"{GROUP}/adjustments"  # on Jobs: how the attempt differs from the plan
 RETRY_REQUEST_ANNOTATION = f"{GROUP}/retry-request"  # on Jobs: the run's retryRequest when it was made
 
 # Field managers of server-side apply
@@ -158,6 +159,7 @@ class Reason(StrEnum):
     GATE_FAILED = "GateFailed"  # the model is published as a version, but not as the newest of its name
     ATTEMPT_STARTED = "AttemptStarted"  # an event: the next attempt's Job was made
     EXPIRED = "Expired"  # a retry is wanted, but ttlSecondsAfterFinished took the workspace
+    ADJUSTED = "Adjusted"  # an event: the next attempt differs from the plan, for what one failed by
     RETRYING = "Retrying"  # an attempt failed, the next one is on its way
     NOTIFICATION_DELAYED = "NotificationDelayed"  # an event: an address can't be reached, it is tried again
     NOTIFICATION_FAILED = "NotificationFailed"  # an event: an address could not be reached, it is given up

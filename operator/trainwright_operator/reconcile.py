@@ -36,6 +36,7 @@ from trainwright_operator.packed import Packed, pack
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.recently import Recently
+from trainwright_operator.remedies import apply_remedies, find_remedies
 from trainwright_operator.retries import Action, Decision, decide
 from trainwright_operator.settings import OperatorSettings
 from trainwright_operator.situation import Acceptance, Situation
@@ -133,7 +134,9 @@ class Reconciler:
         if plan is None or spec is None:
             return preparation.acceptance, attempts
         try:
-            body = attempt_job(run, spec, plan, basis.snapshot, decision.key)
+            remedies = find_remedies(attempts, run, spec, plan)
+            made_from = apply_remedies(spec, remedies)
+            body = attempt_job(run, made_from, plan, basis.snapshot, decision.key, remedies.adjustments)
             shared = shared_children(run, spec, plan, basis.snapshot)
             await create_children(self.cluster, self.recently, run, shared)
             job = await create_child(self.cluster, run, body)

@@ -25,6 +25,7 @@ from trainwright_operator.attempts import KEPT, find_condition, place_of
 from trainwright_operator.children import OwnerGoneError
 from trainwright_operator.cluster import AlreadyExistsError, ApiError, Cluster, Kind, Listing
 from trainwright_operator.names import (
+    ADJUSTMENTS_ANNOTATION,
     ATTEMPT_LABEL,
     GROUP_LABEL,
     RETRY_REQUEST_ANNOTATION,
@@ -48,8 +49,10 @@ SETTINGS = OperatorSettings(trainer=TrainerSettings(image="registry.example/trai
 MOST_STATUS_BYTES = 16 * 1024
 WATCHED = ("TrainingRun", "Job", "Pod")
 ENDED = ("Succeeded", "Failed")
-NODES = ("node-a", "node-b", "n" * 253)
+NODES = (*(f"node-{letter}" for letter in "abcdef"), "m" * 253, "n" * 253)
+MOST_LOST = 2  # nodes at a time: a broken GPU may exclude four others
 NODE_LOST_SECONDS = 60
+MANY = 1000
 
 
 LIMITS: Object = {
@@ -229,6 +232,7 @@ class RunLife(RuleBasedStateMachine):
         self.finished: str | None = None  # Succeeded or Cancelled, once it was written
         self.failed_for: str | None = None  # the retryRequest that was granted when the run failed
         self.stamps: dict[str, tuple[str, str]] = {}
+        self.given: dict[str, int] = {}  # what trainers were told in place of the plan's
 
     @initialize(
         retry=st.sampled_from([{}, {"infrastructure": 1, "outOfMemory": 0, "publishing": 2, "unknown": 0}]),
@@ -385,12 +389,24 @@ class RunLife(RuleBasedStateMachine):
         assert pod is not None
         if pod["status"]["phase"] == "Running":
             return
-        well = [name for name in NODES if name not in self.world.silent and name not in self.world.removed]
-        pod["spec"]["nodeName"] = well[-1 if self.long else 0]
+        out = self.world.silent.keys() | self.world.removed.keys() | self.excluded(pod)
+        pod["spec"]["nodeName"] = [name for name in NODES if name not in out][-1 if self.long else 0]
         pod["status"]["phase"] = "Running"
         state = {"running": {"startedAt": format_time(self.world.now)}}
         pod["status"].setdefault("containerStatuses", [{"name": "trainer", "state": state}])
         self.world.store(pod)
+
+    def excluded(self, pod: Object) -> set[str]:
+        """The nodes that a pod's Job keeps away from."""
+        owner = next((job for job in self.world.all("Job") if pod in self.world.pods_of(job)), None)
+        affinity = owner["spec"]["template"]["spec"].get("affinity", {}) if owner else {}
+        required = affinity.get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
+        return {
+            name
+            for term in required.get("nodeSelectorTerms", [])
+            for field in term["matchFields"]
+            for name in field["values"]
+        }
 
     @precondition(lambda self: self.pod is not None)
     @rule(removed=st.booleans())
@@ -399,7 +415,7 @@ class RunLife(RuleBasedStateMachine):
         pod = self.pod
         assert pod is not None
         name = pod["spec"].get("nodeName")
-        if name is None or len(self.world.silent | self.world.removed) + 1 >= len(NODES):
+        if name is None or len(self.world.silent | self.world.removed) >= MOST_LOST:
             return
         (self.world.removed if removed else self.world.silent)[name] = self.world.now
         now = format_time(self.world.now)
@@ -600,6 +616,7 @@ class RunLife(RuleBasedStateMachine):
             assert going, "the Job of a lost attempt would go on when its node comes back"
         named = self.run.get("status", {}).get("currentPod", {}).get("uid")
         assert named not in {pod["metadata"]["uid"] for pod in live}, "a lost pod may still report"
+        self.check_adjustments(job)
         before = self.check_order(int(job["metadata"]["labels"][ATTEMPT_LABEL]), job)
         requested = job["metadata"]["annotations"].get(RETRY_REQUEST_ANNOTATION, "")
         if not before or before["outcome"] != "Failed" or requested != before.get("retryRequest", ""):
@@ -615,6 +632,14 @@ class RunLife(RuleBasedStateMachine):
         assert job["metadata"]["name"] == job_name(RUN, number)
         assert number > max((record["number"] for record in self.recorded.values()), default=0)
         return self.recorded.get(job_name(RUN, number - 1), {})
+
+    def check_adjustments(self, job: Object) -> None:
+        """What a trainer is told in place of the plan's only ever shrinks."""
+        told = json.loads(job["metadata"]["annotations"].get(ADJUSTMENTS_ANNOTATION, "{}"))
+        for field in ("batchSize", "workers"):
+            now = told.get(field, MANY)
+            assert now <= self.given.get(field, MANY)
+            self.given[field] = now
 
     def check_status(self, before: Object, status: Object) -> None:
         """What must hold when a status is written."""

@@ -499,6 +499,21 @@ class FailureReport(Contract):
     log_tail: str = Field(default="", max_length=4096, description="The last lines of the log.")
 
 
+class Adjustments(Contract):
+    """How an attempt differs from the plan, for what an earlier one failed by; nothing where it does not."""
+
+    batch_size: int | None = Field(default=None, ge=1, description="Images in a batch.")
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="Processes that load images, of the plan's; where there are fewer CPUs, the same part of"
+        " those.",
+    )
+    shared_memory: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None, description="Size of /dev/shm."
+    )
+
+
 class RunReport(Contract):
     """What one pod says of itself; at most `TERMINATION_MESSAGE_BYTES` of JSON."""
 
@@ -517,6 +532,7 @@ class RunReport(Contract):
     stage_time: datetime | None = Field(
         default=None, description="When the last stage was finished: another attempt does not repeat it."
     )
+    adjustments: Adjustments | None = None
     metrics: Metrics = Field(default={}, description="mAP50, mAP50to95, precision, recall: as last measured.")
     dataset: DatasetReport | None = None
     model: ModelReport | None = None

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from trainwright.contract import Outcome, Progress, RunPlan, RunReport, Stage, StageGroup
+from trainwright.contract import Adjustments, Outcome, Progress, RunPlan, RunReport, Stage, StageGroup
 from trainwright.errors import ConfigurationError, StepError
 from trainwright_trainer.failures import describe_failure
 from trainwright_trainer.logs import set_up_logging
@@ -55,6 +55,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     attempt: Annotated[int, typer.Option(min=1, help="Which attempt this is.")] = 1,
     stages: Annotated[
         StageGroup | None, typer.Option(help="Only these stages; those before must be done.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a batch, in place of the plan's.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loader processes, in place of the plan's.")
     ] = None,
     service_account: Annotated[
         Path | None, typer.Option(help="token and ca.crt: report to the run in the cluster.")
@@ -105,6 +111,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
                 attempt=attempt,
                 group=stages,
                 reported=reported,
+                adjustments=Adjustments(batch_size=batch_size, workers=workers),
             )
         except StepError as error:
             _explain(error)

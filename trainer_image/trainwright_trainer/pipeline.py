@@ -20,6 +20,7 @@ from trainwright.artifacts import (
     Weights,
 )
 from trainwright.contract import (
+    Adjustments,
     Contract,
     ModelReport,
     Outcome,
@@ -53,6 +54,7 @@ from trainwright_trainer.watching import count_bytes
 from trainwright_trainer.workspace_lock import lock_workspace
 
 _LOG = logging.getLogger(__name__)
+UNCHANGED = Adjustments()
 _Output = TypeVar("_Output", bound=Contract)
 
 
@@ -80,8 +82,11 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     attempt: int = 1,
     group: StageGroup | None = None,
     reported: Reported | None = None,
+    adjustments: Adjustments = UNCHANGED,
 ) -> RunResult:
     """Carry the plan out from the first stage that is not done in the workspace, or raise `StepError`.
+
+    `adjustments` are what this attempt does otherwise than the plan says; what it makes is the plan's.
 
     Of a `group` only its stages are carried out: those before it must be done in the workspace.
 
@@ -94,6 +99,7 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     progress = RunProgress(plan, guarded, attempt=attempt, group=group, stop=stop or Event())
     if reported is not None:
         progress.recall_checkpoint(reported.checkpoint)
+    progress.adjust(adjustments)
     with LogTail() as log:
         try:
             places.workspace.mkdir(parents=True, exist_ok=True)
@@ -185,7 +191,14 @@ class _Execution:
                 Stage.TRAINING,
                 Weights,
                 inputs=(dataset.report.digest,),
-                make=lambda: train_model(dataset, self._plan, self._places, self._progress, self._uploads),
+                make=lambda: train_model(
+                    dataset,
+                    self._plan,
+                    self._places,
+                    self._progress,
+                    self._uploads,
+                    adjustments=self._progress.report.adjustments or UNCHANGED,
+                ),
                 files=lambda made: (made.path,),
                 found=self._describe_weights,
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainwright.contract import (
     MOST_CHECKPOINTS,
+    Adjustments,
     CheckpointReport,
     FailureReport,
     Outcome,
@@ -66,6 +67,16 @@ class RunProgress:
     def recall_checkpoint(self, checkpoint: CheckpointReport | None) -> None:
         """Go on reporting what an earlier attempt reported, until there is a newer one."""
         self.report = self.report.model_copy(update={"checkpoint": checkpoint})
+
+    def adjust(self, adjustments: Adjustments) -> None:
+        """This execution differs from the plan; told with the next change."""
+        if adjustments != Adjustments():
+            self.report = self.report.model_copy(update={"adjustments": adjustments})
+
+    def use_batch(self, batch_size: int) -> None:
+        """Training goes on with a batch of this size, which is not the plan's."""
+        told = self.report.adjustments or Adjustments()
+        self.adjust(told.model_copy(update={"batch_size": batch_size}))
 
     def begin(self, stage: Stage) -> None:
         """A stage begins."""

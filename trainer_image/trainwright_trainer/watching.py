@@ -18,6 +18,9 @@ class Watcher(Protocol):
     def linger(self) -> None:
         """A step is made that brings the stage no further; what is nearly done is not ended by a stop."""
 
+    def use_batch(self, batch_size: int) -> None:
+        """Training goes on with a batch of this size, which is not the plan's."""
+
     def finish_epoch(self, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         """Epoch `epoch` of `epochs` (from 1) is trained, validated and saved."""
 

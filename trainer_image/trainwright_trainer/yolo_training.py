@@ -27,6 +27,7 @@ class TrainingJob:
     arguments: Mapping[str, ArgumentValue]
     base_models: Path | None = None
     resume: Path | None = None
+    batch_size: int | None = None  # with `resume`, in place of the checkpoint's
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def train(job: TrainingJob, hooks: TrainingHooks) -> None:
         overrides.update(job.arguments, model=job.model, plots=False, save=True, save_period=-1)
     else:
         overrides.update(model=str(job.resume), resume=str(job.resume))
+        if job.batch_size is not None:
+            overrides["batch"] = job.batch_size
     Trainer(overrides=overrides, _callbacks=registered).train()
 
 

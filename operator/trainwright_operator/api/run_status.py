@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainwright.contract import Cause, ImageCounts, PartsReport, RunReport, Stage, StageGroup
+from trainwright.contract import Adjustments, Cause, ImageCounts, PartsReport, RunReport, Stage, StageGroup
 from trainwright_operator.api.section import Observed, ShortText, Text
 from trainwright_operator.names import AttemptOutcome, Phase
 
@@ -124,6 +124,7 @@ class Attempt(Observed):
     message: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="Why the attempt failed, in a sentence."
     )
+    adjustments: Adjustments | None = None
 
 
 class Failure(Observed):

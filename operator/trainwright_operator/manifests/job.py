@@ -11,12 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from trainwright.contract import RunPlan
+from trainwright.contract import Adjustments, RunPlan
 from trainwright_operator.api import Compute, TrainingRunSpec
 from trainwright_operator.manifests.ownership import child_labels, child_metadata
 from trainwright_operator.manifests.pod_patch import patch_pod
 from trainwright_operator.manifests.volumes import Mount, pod_mounts
 from trainwright_operator.names import (
+    ADJUSTMENTS_ANNOTATION,
     ATTEMPT_LABEL,
     GPUS_ANNOTATION,
     GROUP_LABEL,
@@ -32,6 +33,7 @@ from trainwright_operator.snapshot import Snapshot
 
 Object = dict[str, Any]
 
+UNCHANGED = Adjustments()
 USER = 65532  # the image's user; volumes are made readable by its group
 GRACE_SECONDS = 120  # between SIGTERM and SIGKILL, until it is known how long a checkpoint takes
 GRACE_BOUNDS = (60, 1800)
@@ -42,7 +44,14 @@ TERMINATION_MESSAGE = "/dev/termination-log"
 TEMPORARY = "/tmp"  # noqa: S108  (an emptyDir of the pod's own)
 
 
-def attempt_job(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Snapshot, key: JobKey) -> Object:
+def attempt_job(  # noqa: PLR0913, PLR0917 - what a run is, what it is carried out with, and which Job of it
+    run: Object,
+    spec: TrainingRunSpec,
+    plan: RunPlan,
+    snapshot: Snapshot,
+    key: JobKey,
+    adjustments: Adjustments = UNCHANGED,
+) -> Object:
     """Return a Job of an attempt: one pod, never repeated by the Job controller, never beside another.
 
     Only a queue replaces its pod: it suspends the Job, and lets it go on later. A profile's patch that breaks
@@ -57,7 +66,14 @@ def attempt_job(run: Object, spec: TrainingRunSpec, plan: RunPlan, snapshot: Sna
         RETRY_REQUEST_ANNOTATION: run["spec"].get("retryRequest", ""),
         GPUS_ANNOTATION: str(_gpus(plan, key)),
     }
-    template = patch_pod(_pod_template(run, spec, plan, snapshot, key), snapshot.pod_template)
+    if adjustments != UNCHANGED:
+        metadata["annotations"][ADJUSTMENTS_ANNOTATION] = adjustments.model_dump_json(
+            by_alias=True, exclude_none=True
+        )
+    template = _pod_template(run, spec, plan, snapshot, key)
+    if key.trains:
+        template["spec"]["containers"][0]["args"] += _adjust_arguments(adjustments)
+    template = patch_pod(template, snapshot.pod_template)
     if not key.trains:
         template = _without_devices(template)
     return {
@@ -88,6 +104,11 @@ def grace_seconds(status: Object) -> int:
     low, high = GRACE_BOUNDS
     wanted: int = GRACE_BESIDE_SAVING + ceil(2 * seconds)
     return max(low, min(wanted, high))
+
+
+def _adjust_arguments(adjustments: Adjustments) -> list[str]:
+    options = {"--batch-size": adjustments.batch_size, "--workers": adjustments.workers}
+    return [word for option, value in options.items() if value is not None for word in (option, str(value))]
 
 
 def _key_labels(key: JobKey) -> dict[str, str]:

@@ -120,14 +120,18 @@ def _account() -> Object:
     return {"projected": {"sources": [{"serviceAccountToken": token}, {"configMap": bundle}]}}
 
 
-def _shared_memory(spec: TrainingRunSpec, plan: RunPlan) -> Object:
-    """Return the memory the data loader's processes share; a container's own is 64 MiB, and too little.
+def shared_memory_size(spec: TrainingRunSpec, plan: RunPlan) -> str:
+    """Return the size of the memory that loader processes share; a container's own 64 MiB are too little.
 
     `Auto` has room for twice the batches that the workers may hold ready: two each.
     """
     wanted = spec.compute.shared_memory if spec.compute else None
-    if wanted in (None, "Auto"):
-        training = plan.training
-        batch_bytes = training.batch_size * training.image_size**2 * 3
-        wanted = f"{64 + 4 * training.workers * batch_bytes // MIB}Mi"
-    return {"emptyDir": {"medium": "Memory", "sizeLimit": wanted}}
+    if wanted is not None and wanted != "Auto":
+        return wanted
+    training = plan.training
+    batch_bytes = training.batch_size * training.image_size**2 * 3
+    return f"{64 + 4 * training.workers * batch_bytes // MIB}Mi"
+
+
+def _shared_memory(spec: TrainingRunSpec, plan: RunPlan) -> Object:
+    return {"emptyDir": {"medium": "Memory", "sizeLimit": shared_memory_size(spec, plan)}}

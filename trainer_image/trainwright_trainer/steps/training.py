@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainwright.artifacts import Dataset, Weights
-from trainwright.contract import ArgumentValue, CheckpointReport, RunPlan, TrainingSettings
+from trainwright.contract import Adjustments, ArgumentValue, CheckpointReport, RunPlan, TrainingSettings
 from trainwright.errors import ConfigurationError, StepError
 from trainwright.training_arguments import check_arguments
 from trainwright_trainer import yolo, yolo_training
@@ -23,15 +23,18 @@ from trainwright_trainer.watching import Watcher
 
 FOLDER = "training"
 WEIGHTS = f"{FOLDER}/weights.pt"
+UNCHANGED = Adjustments()
 _LOG = logging.getLogger(__name__)
 
 
-def train_model(
+def train_model(  # noqa: PLR0913 - what to train, from where, and who is told
     dataset: Dataset,
     plan: RunPlan,
     places: Places,
     watcher: Watcher,
     uploads: CheckpointUploads | None = None,
+    *,
+    adjustments: Adjustments = UNCHANGED,
 ) -> Weights:
     """Train, or finish the training that an earlier attempt began; return the weights of the best epoch.
 
@@ -45,7 +48,7 @@ def train_model(
     if newest is not None:
         recorder.resume(newest)
     if newest is None or not newest.note.final:
-        _run_training(dataset, plan, places, recorder, newest)
+        _run_training(dataset, plan, places, recorder, newest, adjustments)
     return _deliver_weights(folder, places.workspace, newest)
 
 
@@ -139,6 +142,7 @@ class _Recorder:
     def on_saved(self, saved: yolo_training.SavedEpoch) -> None:
         if saved.batch_size != self._batch_size:
             _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._batch_size)
+            self._watcher.use_batch(saved.batch_size)
         start = time.monotonic()
         note = CheckpointNote(
             epoch=saved.epoch,
@@ -157,10 +161,17 @@ class _Recorder:
         self._watcher.finish_epoch(saved.epoch, saved.epochs, saved.metrics)
 
 
-def _run_training(
-    dataset: Dataset, plan: RunPlan, places: Places, recorder: _Recorder, newest: Checkpoint | None
+def _run_training(  # noqa: PLR0913, PLR0917 - what to train, from where, and how otherwise than planned
+    dataset: Dataset,
+    plan: RunPlan,
+    places: Places,
+    recorder: _Recorder,
+    newest: Checkpoint | None,
+    adjustments: Adjustments,
 ) -> None:
     arguments = training_arguments(plan.training)
+    if adjustments.batch_size is not None:
+        arguments["batch"] = adjustments.batch_size
     device = device_of(plan)
     model = _find_model(plan.training.base_model, places.weights)
     yolo.prepare(places.workspace / "ultralytics")
@@ -169,7 +180,8 @@ def _run_training(
         data=places.workspace / dataset.folder / "data.yaml",
         folder=places.workspace / FOLDER / "ultralytics",
         device=device,
-        workers=_cap_workers(plan.training.workers),
+        workers=_cap_workers(plan.training.workers, adjustments.workers),
+        batch_size=adjustments.batch_size,
         arguments=arguments,
         base_models=places.weights,
         resume=None if newest is None else newest.path,
@@ -211,10 +223,14 @@ def _find_model(base_model: str, weights: Path | None) -> str:
     )
 
 
-def _cap_workers(wanted: int) -> int:
-    """Return no more data-loading processes than there are CPUs for us."""
+def _cap_workers(wanted: int, adjusted: int | None = None) -> int:
+    """Return no more data-loading processes than there are CPUs for us; of those, the adjusted part."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     available = len(affinity(0)) if affinity else os.cpu_count() or 1
     if wanted > available:
         _LOG.info("training.workers is %d, but %d CPUs are available: using %d", wanted, available, available)
-    return min(wanted, available)
+    used = min(wanted, available)
+    if adjusted is None or adjusted >= wanted:
+        return used
+    _LOG.warning("using %d loader processes of %d, for want of memory", used * adjusted // wanted, used)
+    return used * adjusted // wanted
