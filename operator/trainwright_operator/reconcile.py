@@ -11,7 +11,7 @@ from typing import Any
 from trainwright_operator.acceptance import Preparation, prepare
 from trainwright_operator.accounts import Accounts, Terms, close_accounts
 from trainwright_operator.api import TrainingRunSpec
-from trainwright_operator.attempts import Attempt, Observation, begin_attempt, read_history
+from trainwright_operator.attempts import Attempt, Observation, begin_attempt
 from trainwright_operator.basis import Basis, BasisFinder
 from trainwright_operator.children import (
     NameTakenError,
@@ -25,6 +25,7 @@ from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold
 from trainwright_operator.events import Events
 from trainwright_operator.finished import TTL_FIELD, describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
+from trainwright_operator.history import read_history
 from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
 from trainwright_operator.metrics import Metrics

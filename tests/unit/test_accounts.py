@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from trainwright.contract import Cause, CheckpointReport, ExitCode, RunReport
 from trainwright_operator.accounts import Accounts, Terms, Usage, close_accounts
-from trainwright_operator.attempts import Observation, read_history
+from trainwright_operator.attempts import Observation
+from trainwright_operator.history import read_history
 from trainwright_operator.names import GPUS_ANNOTATION
 from trainwright_operator.times import format_time
 

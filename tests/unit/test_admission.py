@@ -8,7 +8,8 @@ from typing import Any
 from builders import CREATED, RunBuilder, make_job, make_pod
 
 from trainwright_operator.admission import Wait, follow_queue
-from trainwright_operator.attempts import Observation, read_history
+from trainwright_operator.attempts import Observation
+from trainwright_operator.history import read_history
 from trainwright_operator.names import QUEUE_LABEL
 from trainwright_operator.retries import decide
 from trainwright_operator.situation import Situation

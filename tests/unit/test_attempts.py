@@ -9,7 +9,8 @@ import pytest
 from builders import RunBuilder, make_failure, make_job, make_pod, make_report, make_success, terminated
 
 from trainwright.contract import Cause, ExitCode
-from trainwright_operator.attempts import Attempt, Observation, read_history
+from trainwright_operator.attempts import Attempt, Observation
+from trainwright_operator.history import read_history
 from trainwright_operator.names import AttemptOutcome
 from trainwright_operator.retries import Action, Decision, decide
 

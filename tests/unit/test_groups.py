@@ -10,8 +10,9 @@ from builders import CREATED, RunBuilder, make_job, make_pod, make_report, termi
 
 from trainwright.contract import Cause, FailureReport, Outcome, RunPlan, Stage, StageGroup
 from trainwright_operator.api import TrainingRunSpec
-from trainwright_operator.attempts import Attempt, Observation, read_history
+from trainwright_operator.attempts import Attempt, Observation
 from trainwright_operator.groups import stage_groups
+from trainwright_operator.history import read_history
 from trainwright_operator.manifests import attempt_job
 from trainwright_operator.names import AttemptOutcome, JobKey
 from trainwright_operator.plan import find_setting_problems, merge_spec, resolve_plan

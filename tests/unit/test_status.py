@@ -21,7 +21,8 @@ from builders import (
 from trainwright.contract import Cause, ExitCode, Outcome, Progress, PromotionReport, Stage
 from trainwright_operator.accounts import Terms, close_accounts
 from trainwright_operator.api import TrainingRunStatus
-from trainwright_operator.attempts import Observation, read_history
+from trainwright_operator.attempts import Observation
+from trainwright_operator.history import read_history
 from trainwright_operator.names import Reason
 from trainwright_operator.retries import decide
 from trainwright_operator.situation import Acceptance, Situation

@@ -9,7 +9,8 @@ import pytest
 from builders import RunBuilder, make_job, make_pod, make_report
 
 from trainwright.contract import Cause
-from trainwright_operator.attempts import Observation, read_history
+from trainwright_operator.attempts import Observation
+from trainwright_operator.history import read_history
 from trainwright_operator.names import AttemptOutcome
 from trainwright_operator.retries import Action, decide
 from trainwright_operator.times import format_time
