@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+from datetime import UTC, datetime
 from threading import Event
 
 import pytest
 from annotation_trees import plan_of
 from rich.console import Console
 
-from trainwright.contract import Cause, ExitCode, Outcome, RunReport, Stage
+from trainwright.contract import Cause, CheckpointReport, ExitCode, Outcome, RunReport, Stage
 from trainwright.errors import (
     CudaOutOfMemoryError,
     DataError,
@@ -22,6 +23,7 @@ from trainwright.errors import (
     StorageError,
 )
 from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
+from trainwright_trainer.files import digest_bytes
 from trainwright_trainer.observers import LogObserver, Moment, Observers, TerminalObserver
 from trainwright_trainer.progress import RunProgress
 
@@ -81,6 +83,32 @@ def test_steps_only_grow_and_every_stage_makes_some() -> None:
     assert times == sorted(times)
     for stage in plan.stages:
         assert len({progress.step for progress in progresses if progress.stage is stage}) >= 3
+
+
+def checkpoint_of(epoch: int) -> CheckpointReport:
+    return CheckpointReport(
+        epoch=epoch, time=datetime.now(UTC), save_seconds=2, digest=digest_bytes(str(epoch).encode())
+    )
+
+
+def test_a_reported_checkpoint_names_those_before_it_and_what_the_store_has() -> None:
+    progress = RunProgress(plan_of(SAMPLE), Recorder(), attempt=2, stop=Event())
+    progress.recall_checkpoint(checkpoint_of(1))
+    for epoch in range(2, 9):
+        progress.keep_checkpoint(checkpoint_of(epoch))
+    progress.store_checkpoint(7, 5.0, "")
+    progress.store_checkpoint(None, 0, "x" * 1000)
+    progress.keep_checkpoint(checkpoint_of(9))
+    newest = progress.report.checkpoint
+    assert newest is not None
+    assert (newest.epoch, newest.stored_epoch, newest.save_seconds) == (9, 7, 7.0)
+    assert newest.earlier == tuple(checkpoint_of(epoch).digest for epoch in (8, 7, 6, 5, 4))
+    assert len(newest.problem) == 256
+    progress.store_checkpoint(9, 3.0, "")
+    newest = progress.report.checkpoint
+    assert newest is not None
+    assert (newest.stored_epoch, newest.save_seconds, newest.problem) == (9, 5.0, "")
+    assert len(progress.report.to_json().encode()) < 2048
 
 
 def test_a_stop_ends_the_next_call() -> None:

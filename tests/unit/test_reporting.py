@@ -14,9 +14,15 @@ from typing import Any
 import pytest
 
 from trainwright.contract import Progress, RunIdentity, RunReport, Stage
-from trainwright.errors import ConfigurationError, PreemptedError, PublishingError, SupersededError
+from trainwright.errors import (
+    ConfigurationError,
+    NetworkError,
+    PreemptedError,
+    PublishingError,
+    SupersededError,
+)
 from trainwright_trainer.observers import Moment
-from trainwright_trainer.reporting import ApiServer, Pace, StatusReporter, TerminationMessage
+from trainwright_trainer.reporting import ApiServer, Pace, StatusReporter, TerminationMessage, read_reported
 
 RUN = RunIdentity(name="parts-1", namespace="ml", uid="u")
 FILE_ID = "0123456789abcdef"
@@ -47,6 +53,7 @@ class Server:
     message: str = ""
     delay: float = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
+    run: dict[str, Any] = field(default_factory=dict)
 
     def wait_for(self, condition: Callable[[list[dict[str, Any]]], bool]) -> None:
         deadline = time.monotonic() + 10
@@ -71,6 +78,12 @@ def server() -> Iterator[Server]:
             self.send_response(state.status)
             self.end_headers()
             self.wfile.write(json.dumps({"kind": "Status", "message": state.message}).encode())
+
+        def do_GET(self) -> None:
+            state.requests.append({"path": self.path, "headers": dict(self.headers)})
+            self.send_response(state.status)
+            self.end_headers()
+            self.wfile.write(json.dumps(state.run).encode())
 
         def log_message(self, *arguments: object) -> None:
             """Stay silent."""
@@ -308,3 +321,39 @@ def test_the_server_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigurationError, match="KUBERNETES_SERVICE_HOST is not set"):
         ApiServer.from_environment(account)
+
+
+CHECKPOINT = {
+    "epoch": 7,
+    "time": "2026-11-21T12:00:00Z",
+    "saveSeconds": 1.5,
+    "digest": "sha256:" + "a" * 64,
+    "earlier": ["sha256:" + "b" * 64],
+}
+
+
+def test_a_new_pod_reads_which_checkpoints_were_reported(server: Server, account: Path) -> None:
+    server.run = {"status": {"trainer": {"attempt": 1, "fieldOfAnotherRelease": 1, "checkpoint": CHECKPOINT}}}
+    reported = read_reported(ApiServer(server.url, account), RUN, Event(), QUICK)
+    assert reported.digests == {"sha256:" + "a" * 64, "sha256:" + "b" * 64}
+    (request,) = server.requests
+    assert request["path"].endswith("/namespaces/ml/trainingruns/parts-1/status")
+    assert request["headers"]["Authorization"] == "Bearer first-token"
+
+
+@pytest.mark.parametrize("run", [{}, {"status": {}}, {"status": {"trainer": {"checkpoint": {"epoch": -1}}}}])
+def test_without_a_report_that_can_be_read_no_checkpoint_is_believed(
+    server: Server, account: Path, run: dict[str, Any]
+) -> None:
+    server.run = run
+    assert read_reported(ApiServer(server.url, account), RUN, Event(), QUICK).digests == frozenset()
+
+
+def test_nothing_is_trained_from_zero_because_the_api_server_is_away(server: Server, account: Path) -> None:
+    server.status = 503
+    with pytest.raises(NetworkError, match="where training goes on"):
+        read_reported(ApiServer(server.url, account), RUN, Event(), QUICK)
+    assert len(server.requests) > 1
+    server.status = 404
+    with pytest.raises(SupersededError, match="no longer exists"):
+        read_reported(ApiServer(server.url, account), RUN, Event(), QUICK)
