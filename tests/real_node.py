@@ -126,13 +126,29 @@ class RealNodeCluster:
 
     def trainer(self, pod: Object) -> TrainerProcess | None:
         """Return a pod's trainer, or None before it runs."""
-        states = pod.get("status", {}).get("containerStatuses") or [{}]
-        container = states[0].get("containerID", "").removeprefix("containerd://")
-        found = list((CGROUPS / "pids" / self._name).rglob(f"{container}/cgroup.procs")) if container else []
-        pids = found[0].read_text().split() if found else []
+        found = self._cgroup("pids", pod)
+        pids = (found / "cgroup.procs").read_text().split() if found else []
         metadata = pod["metadata"]
         name = f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
         return TrainerProcess(int(pids[0]), self._logs / name / "trainer/0.log") if pids else None
+
+    def exhaust_memory(self, pod: Object) -> None:
+        """Leave a pod hardly more memory than it has in use: the kernel kills it when it asks for more."""
+        folder = self._cgroup("memory", pod)
+        assert folder
+        lines = (folder / "memory.stat").read_text().splitlines()
+        used = int(next(line.split()[1] for line in lines if line.startswith("total_rss ")))
+        for spare in (1, 4, 16, 64):
+            with suppress(OSError):  # busy: what it has can't be made to fit
+                (folder / "memory.limit_in_bytes").write_text(str(used + spare * 1024**2))
+                return
+
+    def _cgroup(self, controller: str, pod: Object) -> Path | None:
+        """Return the control group of a pod's only container, or None before it runs."""
+        states = pod.get("status", {}).get("containerStatuses") or [{}]
+        container = states[0].get("containerID", "").removeprefix("containerd://")
+        found = (CGROUPS / controller / self._name).rglob(container) if container else iter(())
+        return next(found, None)
 
     def account_folder(self, pod: Object) -> Path:
         """Return where a pod's token and certificate authority lie."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trainer_process import TrainerProcess, read_events, stage_of
-from whole_stack import Cluster, Team, last_epoch, wait
+from whole_stack import Cluster, Team, last_epoch, trained_epochs, wait
 
 from trainwright.contract import ExitCode
 
@@ -59,7 +59,8 @@ def test_only_its_own_volumes_can_be_written(confined: tuple[TrainerProcess, Obj
     writable = {path for path in writable if _may_write(Path(f"/proc/{trainer.pid}/root{path}"))}
     own = {"/workspace", "/tmp", SHARED, "/dev/termination-log"}  # noqa: S108
     assert own <= writable
-    assert all(path.startswith("/dev/") for path in writable - own), writable
+    # What is hidden below /proc is /dev/null in its place.
+    assert all(path.startswith(("/dev/", "/proc/")) for path in writable - own), writable
 
 
 def _may_write(path: Path) -> bool:
@@ -110,3 +111,21 @@ def test_a_pod_above_its_memory_is_killed_by_the_kernel_and_the_run_says_what_to
     assert causes == ["HostOOM", "HostOOM"]
     assert "resources.limits.memory" in status["failure"]["hint"]
     wait(lambda: team.published("cramped") == {"small": [], "big": []}, "nothing is published")
+
+
+def test_a_training_that_the_kernel_kills_once_goes_on(team: Team, cluster: Cluster) -> None:
+    assert cluster.real_node
+    run, epochs = "squeezed", 4
+    training = team.manifest(run)["spec"]["training"] | {"epochs": epochs}
+    team.apply(team.manifest(run, run, training=training))
+    trainer = team.trainer(run, 1)
+    trainer.drive(lambda: last_epoch(trainer) >= 2, "two epochs are trained")
+    cluster.real_node.exhaust_memory(team.pod(run, 1))
+    trainer.thaw()
+    status = team.wait_for_phase(run, "Succeeded")
+    first, second = status["attempts"]
+    assert (first["cause"], first["exitCode"]) == ("HostOOM", 137)
+    assert second["outcome"] == "Succeeded"
+    before, after = (trained_epochs(team.logs(run, attempt)) for attempt in (1, 2))
+    assert [*before, *after] == list(range(1, epochs + 1))
+    team.assert_published_once(run, run)
