@@ -83,7 +83,7 @@ def test_a_leader_that_is_asked_to_stop_hands_over_and_ends_at_once(
     bench.end_pod(bench.wait_for_pod(1), 0, make_success(1))
     begun = time.monotonic()
     assert leader.stop() == 0
-    assert time.monotonic() - begun < 4  # alone on the machine a quarter of a second
+    assert time.monotonic() - begun < 4  # on a busy machine
     assert await_that(follower.leads, "the other takes over", 5) < 2
     assert_trained_once(bench)
 
