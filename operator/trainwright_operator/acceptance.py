@@ -103,7 +103,7 @@ def _judge(
 ) -> Acceptance | None:
     """Return everything that is against a run by what it says, all at once; None if there is nothing."""
     missing = [*basis.problems, *missing]
-    beyond = find_violations(run, spec, basis.snapshot, found)
+    beyond = find_violations(run["spec"], spec, basis.snapshot, found)
     wrong = [*find_setting_problems(spec), *find_unpriced(spec, basis.snapshot.price_per_gpu_hour)]
     reasons = ((Reason.MISSING, missing), (Reason.NOT_ALLOWED, beyond), (Reason.INVALID, wrong))
     worst = next((reason for reason, problems in reasons if problems), None)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from trainwright.contract import TrainingSettings
-from trainwright_operator.api import Compute, TrainingRunSpec
+from trainwright_operator.api import Compute, Resources, TrainingRunSpec
 from trainwright_operator.quantities import parse_quantity
 from trainwright_operator.snapshot import Snapshot
 
@@ -23,12 +23,17 @@ ONE_GPU = 1  # what a run gets that says nothing
 HTTPS = 443
 
 
-def find_violations(run: Object, spec: TrainingRunSpec, snapshot: Snapshot, found: Found) -> list[str]:
-    """Return a sentence for everything in which a run goes beyond what it is allowed."""
+def find_violations(
+    run_spec: Object, spec: TrainingRunSpec, snapshot: Snapshot, found: Found, *, said: bool = False
+) -> list[str]:
+    """Return a sentence for everything in which a run goes beyond what it is allowed.
+
+    `run_spec` is what the run says, `spec` what it gets. With `said` nothing counts that is not said.
+    """
     return [
-        *_number_violations(spec, snapshot),
-        *_resource_violations(spec, snapshot),
-        *_environment_violations(run, snapshot),
+        *_number_violations(spec, snapshot, said=said),
+        *_resource_violations(spec, snapshot, said=said),
+        *_environment_violations(run_spec, snapshot),
         *_endpoint_violations(spec, snapshot, found),
     ]
 
@@ -37,52 +42,68 @@ def _who(snapshot: Snapshot) -> str:
     return str(snapshot.profile) if snapshot.profile else "the operator"
 
 
-def _number_violations(spec: TrainingRunSpec, snapshot: Snapshot) -> Iterator[str]:
+def _number_violations(spec: TrainingRunSpec, snapshot: Snapshot, *, said: bool) -> Iterator[str]:
     """Compare what has a built-in default: a run that says nothing asks for that."""
     gpus = spec.compute.gpus if spec.compute else None
     epochs = spec.training.epochs if spec.training else None
     active = spec.deadlines.active_seconds if spec.deadlines else None
     asked = {
-        "spec.compute.gpus": (ONE_GPU if gpus is None else gpus, snapshot.bounds.gpus),
-        "spec.training.epochs": (epochs or TrainingSettings().epochs, snapshot.bounds.epochs),
-        "spec.deadlines.activeSeconds": (active or 0, snapshot.bounds.active_seconds),
+        "spec.compute.gpus": (gpus, ONE_GPU, snapshot.bounds.gpus),
+        "spec.training.epochs": (epochs, TrainingSettings().epochs, snapshot.bounds.epochs),
     }
-    for field, (value, most) in asked.items():
-        if most is not None and value > most:
+    for field, (set_, built_in, most) in asked.items():
+        value = built_in if set_ is None and not said else set_
+        if most is not None and value is not None and value > most:
             yield f"{field} is {value}: {_who(snapshot)} allows at most {most}"
+    field = "spec.deadlines.activeSeconds"
+    yield from _limit_violations(field, active, snapshot.bounds.active_seconds, snapshot, said=said)
 
 
-def _resource_violations(spec: TrainingRunSpec, snapshot: Snapshot) -> Iterator[str]:
-    """Compare limits, as requests can't be above them; a container without one may take all of a node."""
+def _resource_violations(spec: TrainingRunSpec, snapshot: Snapshot, *, said: bool) -> Iterator[str]:
+    """Compare those of all pods of a run; only the one that trains counts its devices by gpus."""
     compute = spec.compute or Compute()
-    resources = compute.resources
-    limits = (resources and resources.limits) or {}
-    requests = (resources and resources.requests) or {}
-    for name, most in (("memory", snapshot.bounds.memory), ("cpu", snapshot.bounds.cpu)):
-        field = f"spec.compute.resources.limits.{name}"
-        if most is None:
-            continue
-        if name not in limits:
-            yield f"{field} is not set: {_who(snapshot)} allows at most {most}, so say how much it is to be"
-        elif parse_quantity(limits[name]) > parse_quantity(most):
-            yield f"{field} is {limits[name]}: {_who(snapshot)} allows at most {most}"
-    if snapshot.bounds.gpus is None:
+    pods = {"spec.compute.resources": compute.resources}
+    if compute.stages == "Apart" and compute.cpu_resources:
+        pods["spec.compute.cpuResources"] = compute.cpu_resources
+    for field, resources in pods.items():
+        limits = (resources and resources.limits) or {}
+        for name, most in (("memory", snapshot.bounds.memory), ("cpu", snapshot.bounds.cpu)):
+            yield from _limit_violations(
+                f"{field}.limits.{name}", limits.get(name), most, snapshot, said=said
+            )
+        if snapshot.bounds.gpus is not None:
+            yield from _device_violations(field, resources, snapshot)
+
+
+def _limit_violations(
+    field: str, value: int | str | None, most: int | str | None, snapshot: Snapshot, *, said: bool
+) -> Iterator[str]:
+    """Compare a limit, as requests can't be above it; a container without one may take all of a node."""
+    if most is None or (value is None and said):
         return
-    # Devices are counted by gpus: by another name they would not be.
-    granted = snapshot.defaults.get("compute", {}).get("resources", {}).get("limits", {})
-    for name in sorted({*limits, *requests}):
-        value = limits.get(name, requests.get(name, 0))
+    if value is None:
+        yield f"{field} is not set: {_who(snapshot)} allows at most {most}, so say how much it is to be"
+    elif parse_quantity(value) > parse_quantity(most):
+        yield f"{field} is {value}: {_who(snapshot)} allows at most {most}"
+
+
+def _device_violations(field: str, resources: Resources | None, snapshot: Snapshot) -> Iterator[str]:
+    """Devices are counted by gpus: by another name they would not be, so only the profile may give them."""
+    section = field.rpartition(".")[2]
+    granted = snapshot.defaults.get("compute", {}).get(section, {}).get("limits", {})
+    asked = {**((resources and resources.requests) or {}), **((resources and resources.limits) or {})}
+    for name, value in sorted(asked.items()):
         if "/" in name and parse_quantity(value) > parse_quantity(granted.get(name, 0)):
             yield (
-                f"spec.compute.resources.limits.{name} is {value}: {_who(snapshot)} allows devices by"
-                " spec.compute.gpus and gpuResource only"
+                f"{field}.limits.{name} is {value}: {_who(snapshot)} allows devices by spec.compute.gpus and"
+                " spec.compute.gpuResource only"
             )
 
 
-def _environment_violations(run: Object, snapshot: Snapshot) -> Iterator[str]:
+def _environment_violations(run_spec: Object, snapshot: Snapshot) -> Iterator[str]:
     """Look at what the run itself sets; what its profile sets is the platform's."""
     allowed = ", ".join(snapshot.allowed_environment) or "none"
-    for name in sorted(run["spec"].get("compute", {}).get("environment", {})):
+    for name in sorted((run_spec.get("compute") or {}).get("environment") or {}):
         if name not in snapshot.allowed_environment:
             yield f"spec.compute.environment.{name} is not allowed by {_who(snapshot)}: allowed are {allowed}"
 

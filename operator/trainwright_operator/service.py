@@ -22,6 +22,7 @@ from trainwright_operator.leadership import Identity, Leadership
 from trainwright_operator.logs import set_level
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.notifications import Notifications
+from trainwright_operator.profile_statuses import ProfileStatuses
 from trainwright_operator.queue import WorkQueue
 from trainwright_operator.reconcile import Reconciler
 from trainwright_operator.settings import OperatorSettings, read_settings
@@ -71,6 +72,7 @@ class Operator:
         cluster.may_write = lambda: leadership.leads
         store = Store()
         self._reconciler = Reconciler(cluster, store, start.settings, metrics=metrics)
+        self._profiles = ProfileStatuses(cluster, store, start.settings)
         self._queue = WorkQueue(metrics.measure(self._reconciler.reconcile), start.settings.workers)
         reach = start.settings.notifications
         self._couriers = Couriers(reach.allowed_networks, reach.refused_networks)
@@ -122,6 +124,7 @@ class Operator:
                 asyncio.create_task(self._leadership.keep()),
                 asyncio.create_task(self._queue.run()),
                 asyncio.create_task(self._notifications.queue.run()),
+                asyncio.create_task(self._profiles.run()),
             ]
             try:
                 await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
