@@ -56,9 +56,9 @@ def _problems(key: ProfileKey, profile: ProfileSpec, settings: OperatorSettings)
 
 def _refusals(spec: TrainingRunSpec, snapshot: Snapshot) -> Iterator[str]:
     run = {"metadata": SAMPLE_METADATA, "spec": SMALLEST_SPEC}
-    plan = resolve_plan(run, spec, None).plan
+    plan = resolve_plan(run, merge_spec({}, SMALLEST_SPEC), None).plan
     if plan is None:
-        return
+        raise AssertionError("the smallest run has a plan")
     try:
         attempt_job(run, spec, plan, snapshot, JobKey(1))
     except PatchRefusedError as error:
