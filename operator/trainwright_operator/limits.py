@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,13 +49,12 @@ def _number_violations(spec: TrainingRunSpec, snapshot: Snapshot, *, said: bool)
     asked = {
         "spec.compute.gpus": (gpus, ONE_GPU, snapshot.bounds.gpus),
         "spec.training.epochs": (epochs, TrainingSettings().epochs, snapshot.bounds.epochs),
+        "spec.deadlines.activeSeconds": (active, 0, snapshot.bounds.active_seconds),  # else the limit holds
     }
     for field, (set_, built_in, most) in asked.items():
         value = built_in if set_ is None and not said else set_
         if most is not None and value is not None and value > most:
             yield f"{field} is {value}: {_who(snapshot)} allows at most {most}"
-    field = "spec.deadlines.activeSeconds"
-    yield from _limit_violations(field, active, snapshot.bounds.active_seconds, snapshot, said=said)
 
 
 def _resource_violations(spec: TrainingRunSpec, snapshot: Snapshot, *, said: bool) -> Iterator[str]:
@@ -165,10 +163,3 @@ def _matches(host: str, port: int, pattern: str, pattern_port: str) -> bool:
     if pattern_port and int(pattern_port) != port:
         return False
     return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
-
-
-def memory_limit(spec: TrainingRunSpec) -> Decimal | None:
-    """Return the memory limit of a run's container in bytes, if it has one."""
-    resources = spec.compute.resources if spec.compute else None
-    limit = (resources.limits or {}).get("memory") if resources else None
-    return None if limit is None else parse_quantity(limit)

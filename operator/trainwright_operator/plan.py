@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from trainwright.contract import RunPlan
 from trainwright.training_arguments import check_arguments
 from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.quantities import memory_limit, parse_quantity
 
 Object = dict[str, Any]
 
@@ -98,7 +99,8 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
 def find_setting_problems(spec: TrainingRunSpec) -> list[str]:
     """Return a sentence for each setting of an effective spec that is wrong whatever else exists."""
     arguments = [f"spec.training.arguments.{problem}" for problem in _argument_problems(spec)]
-    return arguments + _gpu_problems(spec) + _stage_problems(spec) + _delivery_problems(spec)
+    resources = _gpu_problems(spec) + _memory_problems(spec)
+    return arguments + resources + _stage_problems(spec) + _delivery_problems(spec)
 
 
 def model_version(run: Object) -> str:
@@ -129,6 +131,17 @@ def _stage_problems(spec: TrainingRunSpec) -> list[str]:
             " use a persistentVolumeClaim, or stages Together"
         ]
     return []
+
+
+def _memory_problems(spec: TrainingRunSpec) -> list[str]:
+    """What is in /dev/shm counts against the memory limit: as large as that it would get the pod killed."""
+    shared, limit = spec.compute.shared_memory if spec.compute else None, memory_limit(spec)
+    if shared in (None, "Auto") or limit is None or parse_quantity(shared) < limit:
+        return []
+    return [
+        f"spec.compute.sharedMemory is {shared}, which is not below spec.compute.resources.limits.memory, and"
+        " counts against it: lower it, leave it to Auto, or raise the limit"
+    ]
 
 
 def _delivery_problems(spec: TrainingRunSpec) -> list[str]:

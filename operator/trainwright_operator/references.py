@@ -53,7 +53,7 @@ def required(spec: TrainingRunSpec) -> list[Reference]:
         found.append(
             Reference("spec.dataset.classes.configMapKeyRef", "ConfigMap", classes.name, None, (classes.key,))
         )
-    found += _notify_references(spec)
+    found += _notify_references(spec) + _volume_references(spec)
     if spec.dry_run:
         return found
     return found + _delivery_references(spec) + _checkpoint_references(spec)
@@ -65,6 +65,18 @@ def _notify_references(spec: TrainingRunSpec) -> list[Reference]:
         Reference(f"spec.notify[{i}].urlFrom", "Secret", address.secret_name, Use.NOTIFY, (address.key,))
         for i, address in enumerate(addresses)
     ]
+
+
+def _volume_references(spec: TrainingRunSpec) -> list[Reference]:
+    found = []
+    for index, volume in enumerate((spec.compute.volumes if spec.compute else None) or ()):
+        field = f"spec.compute.volumes[{index}]"
+        if claim := volume.persistent_volume_claim:
+            kind, path = "PersistentVolumeClaim", "persistentVolumeClaim.claimName"
+            found.append(Reference(f"{field}.{path}", kind, claim.claim_name))
+        if volume.config_map:
+            found.append(Reference(f"{field}.configMap.name", "ConfigMap", volume.config_map.name))
+    return found
 
 
 def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:

@@ -191,3 +191,37 @@ def test_the_trainers_account_is_bound_to_its_own_role_only() -> None:
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "trainwright-trainer", "namespace": "ml"}
     ]
+
+
+def test_shared_memory_never_takes_more_than_half_of_the_memory_limit() -> None:
+    training = {"workers": 24, "batchSize": 64, "imageSize": 1280}
+    compute = {"resources": {"limits": {"memory": "8Gi"}}}
+    volumes = pod_of(make_job(RunBuilder().spec(training=training, compute=compute).build()))["volumes"]
+    shared = next(volume for volume in volumes if volume["name"] == "shared-memory")
+    assert shared["emptyDir"]["sizeLimit"] == "4096Mi"
+
+
+def test_a_runs_own_volumes_are_read_only_unless_it_says_so_and_can_not_take_our_names() -> None:
+    own = [
+        {"name": "plan", "mountPath": "/mnt/models", "persistentVolumeClaim": {"claimName": "models"}},
+        {
+            "name": "cache",
+            "mountPath": "/mnt/cache",
+            "persistentVolumeClaim": {"claimName": "cache", "readOnly": False},
+        },
+        {"name": "maps", "mountPath": "/mnt/maps", "configMap": {"name": "maps"}},
+        {"name": "scratch", "mountPath": "/mnt/scratch", "emptyDir": {"sizeLimit": "1Gi"}},
+    ]
+    pod = pod_of(make_job(RunBuilder().spec(compute={"volumes": own}).build()))
+    mounts = [
+        mount for mount in pod["containers"][0]["volumeMounts"] if mount["mountPath"].startswith("/mnt/")
+    ]
+    assert {mount["mountPath"]: mount.get("readOnly", False) for mount in mounts} == {
+        "/mnt/models": True,
+        "/mnt/cache": False,
+        "/mnt/maps": True,
+        "/mnt/scratch": False,
+    }
+    names = [volume["name"] for volume in pod["volumes"]]
+    assert len(names) == len(set(names))
+    assert {mount["name"] for mount in mounts} <= set(names)

@@ -236,3 +236,23 @@ def test_a_secret_with_more_keys_than_a_run_needs_is_told_of() -> None:
     assert told("{ not yaml") == []
     (sentence,) = told("uploader_access_key: a\ndownloader_access_key: b")
     assert sentence.startswith("CredentialsTooBroad: spec.delivery.cdn.credentials.secretName: Secret 'cdn'")
+
+
+def test_shared_memory_has_to_leave_room_below_the_memory_limit() -> None:
+    resources = {"limits": {"memory": "4Gi"}}
+    run = RunBuilder().spec(compute={"resources": resources, "sharedMemory": "4Gi"}).build()
+    (problem,) = resolve_plan(run, merge_spec({}, run["spec"]), None).problems
+    assert "spec.compute.sharedMemory is 4Gi" in problem
+    run["spec"]["compute"]["sharedMemory"] = "3Gi"
+    assert resolve_plan(run, merge_spec({}, run["spec"]), None).problems == ()
+
+
+def test_what_a_runs_volumes_name_has_to_exist() -> None:
+    volumes = [
+        {"name": "models", "mountPath": "/mnt/models", "persistentVolumeClaim": {"claimName": "models"}},
+        {"name": "maps", "mountPath": "/mnt/maps", "configMap": {"name": "maps"}},
+    ]
+    references = required(merge_spec({}, RunBuilder().spec(compute={"volumes": volumes}).build()["spec"]))
+    text = "\n".join(find_problems(references, dict.fromkeys(r.identity for r in references), "ml"))
+    assert "spec.compute.volumes[0].persistentVolumeClaim.claimName: PersistentVolumeClaim 'models'" in text
+    assert "spec.compute.volumes[1].configMap.name: ConfigMap 'maps'" in text

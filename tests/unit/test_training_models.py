@@ -104,3 +104,17 @@ def test_workers_are_no_more_than_cpus_also_where_a_process_has_no_affinity(
     monkeypatch.delattr(os, "sched_getaffinity")
     assert _cap_workers(512) == os.cpu_count()
     assert _cap_workers(0) == 0
+
+
+def test_a_model_may_be_on_a_volume_of_the_run_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mnt").mkdir()
+    inside, outside = tmp_path / "mnt" / "parts.pt", tmp_path / "parts.pt"
+    for path in (inside, outside):
+        path.write_bytes(b"weights")
+    monkeypatch.setattr("trainwright_trainer.steps.training.VOLUMES", tmp_path / "mnt")
+    assert _find_model(str(inside), None) == str(inside)
+    for name in (str(outside), f"{tmp_path}/mnt/../parts.pt", f"{tmp_path}/mnt/none.pt"):
+        with pytest.raises(ConfigurationError, match="no file below"):
+            _find_model(name, None)

@@ -16,6 +16,7 @@ from trainwright_operator.api.section import (
     ShortText,
     StorageSize,
     at_most_one_of,
+    one_of,
     opaque_map,
 )
 
@@ -108,6 +109,54 @@ class PullSecret(Section):
     name: ObjectName = Field(description="Name of the Secret.")
 
 
+class VolumeClaim(Section):
+    """A claim of the run's namespace that exists."""
+
+    claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim.")
+    read_only: bool | None = Field(
+        default=None, description="Whether the trainer may only read it. Default: true."
+    )
+
+
+class VolumeConfigMap(Section):
+    """A ConfigMap of the run's namespace, a file for each of its keys."""
+
+    name: ObjectName = Field(description="Name of the ConfigMap.")
+
+
+class VolumeEmptyDir(Section):
+    """A folder of the node that is gone with the pod."""
+
+    size_limit: StorageSize | None = Field(
+        default=None, description="The pod is evicted when the folder grows beyond this. Default: no limit."
+    )
+
+
+class Volume(Section):
+    """A volume of the run's own, such as one with a base model. Set exactly one of its sources."""
+
+    name: Annotated[str, Field(min_length=1, max_length=48, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = (
+        Field(description="Name of the volume.")
+    )
+    mount_path: Annotated[str, Field(max_length=256, pattern=r"^/mnt/[A-Za-z0-9_-][A-Za-z0-9._/-]*$")] = (
+        Field(description="Where it is mounted: a path below /mnt.")
+    )
+    persistent_volume_claim: VolumeClaim | None = None
+    config_map: VolumeConfigMap | None = None
+    empty_dir: VolumeEmptyDir | None = None
+
+    rules = (
+        Rule(
+            one_of("persistentVolumeClaim", "configMap", "emptyDir"),
+            "spec.compute.volumes must each have exactly one of persistentVolumeClaim, configMap, emptyDir",
+        ),
+        Rule(
+            "!self.mountPath.split('/').exists(part, part == '..')",
+            "spec.compute.volumes must not have '..' in a mountPath",
+        ),
+    )
+
+
 QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 _OUR_KEYS = "self.{0}.all(key, !key.startsWith('trainwright.dev/') && !key.contains('.trainwright.dev/'))"
@@ -168,6 +217,13 @@ class Compute(Section):
         description="Environment variables of the trainer. Allowed are those its profile names, else"
         f" {', '.join(ALLOWED_ENVIRONMENT)}.",
     )
+    volumes: Annotated[
+        tuple[Volume, ...] | None,
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = Field(default=None, description="Volumes of the run's own, beside those the operator makes.")
     labels: dict[str, LabelValue] | None = Field(
         default=None, max_length=32, description="Labels of the Job and its pod, beside the operator's."
     )
@@ -185,6 +241,11 @@ class Compute(Section):
         Rule(
             "!has(self.environment) || " + variable_rule("environment"),
             f"spec.compute.environment must not have {FORBIDDEN_VARIABLES}: they decide what code is loaded",
+        ),
+        Rule(
+            "!has(self.volumes) || self.volumes.all(volume, self.volumes.exists_one(other,"
+            " other.mountPath == volume.mountPath))",
+            "spec.compute.volumes must not have one mountPath twice",
         ),
         Rule(
             "!has(self.labels) || " + _OUR_KEYS.format("labels"),

@@ -27,7 +27,8 @@ class Training(Section):
     base_model: RelativePath | None = Field(
         default=None,
         description="What training starts from: a weights file (.pt) to fine-tune, or an architecture (.yaml)"
-        " to train from scratch; a name the trainer's image holds.",
+        " to train from scratch; a name the trainer's image holds, or a path below /mnt on one of"
+        " compute.volumes.",
     )
     epochs: int | None = Field(
         default=None, ge=1, le=100_000, description="How often the model sees every training image."

@@ -9,6 +9,7 @@ from trainwright.contract import RunPlan, StageGroup
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import plan_name, workspace_name
+from trainwright_operator.quantities import memory_limit
 
 Object = dict[str, Any]
 
@@ -45,6 +46,7 @@ def pod_mounts(
     name = run["metadata"]["name"]
     plan_folder = "/etc/trainwright/plan"
     mounts = [
+        *_own_volumes(spec),
         Mount(
             "plan",
             plan_folder,
@@ -78,6 +80,23 @@ def _checkpoint_mounts(spec: TrainingRunSpec, plan: RunPlan) -> list[Mount]:
         folder, option = "/etc/trainwright/checkpoint", "--checkpoint-credentials"
         return [Mount("checkpoint-credentials", folder, source, option)]
     return []
+
+
+def _own_volumes(spec: TrainingRunSpec) -> list[Mount]:
+    """Return the volumes a run brings along; their names can't be those of ours."""
+    mounts = []
+    for volume in (spec.compute.volumes if spec.compute else None) or ():
+        source: Object = {"emptyDir": {}}
+        claim, config_map = volume.persistent_volume_claim, volume.config_map
+        read_only = volume.empty_dir is None and (claim is None or claim.read_only is not False)
+        if claim:
+            source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": read_only}}
+        elif config_map:
+            source = {"configMap": {"name": config_map.name}}
+        elif volume.empty_dir and volume.empty_dir.size_limit:
+            source = {"emptyDir": {"sizeLimit": volume.empty_dir.size_limit}}
+        mounts.append(Mount(f"own-{volume.name}", volume.mount_path, source, read_only=read_only))
+    return mounts
 
 
 def _delivery_mounts(spec: TrainingRunSpec) -> list[Mount]:
@@ -123,14 +142,16 @@ def _account() -> Object:
 def shared_memory_size(spec: TrainingRunSpec, plan: RunPlan) -> str:
     """Return the size of the memory that loader processes share; a container's own 64 MiB are too little.
 
-    `Auto` has room for twice the batches that the workers may hold ready: two each.
+    `Auto` has room for twice the batches that the workers may hold ready: two each. What is in it counts
+    against the memory limit, so it never takes more than half of that.
     """
     wanted = spec.compute.shared_memory if spec.compute else None
     if wanted is not None and wanted != "Auto":
         return wanted
     training = plan.training
     batch_bytes = training.batch_size * training.image_size**2 * 3
-    return f"{64 + 4 * training.workers * batch_bytes // MIB}Mi"
+    mebibytes, limit = 64 + 4 * training.workers * batch_bytes // MIB, memory_limit(spec)
+    return f"{mebibytes if limit is None else min(mebibytes, int(limit) // MIB // 2)}Mi"
 
 
 def _shared_memory(spec: TrainingRunSpec, plan: RunPlan) -> Object:

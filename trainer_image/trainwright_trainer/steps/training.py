@@ -24,6 +24,7 @@ from trainwright_trainer.watching import Watcher
 FOLDER = "training"
 WEIGHTS = f"{FOLDER}/weights.pt"
 UNCHANGED = Adjustments()
+VOLUMES = Path("/mnt")  # where a pod has the volumes that its run brought along
 _LOG = logging.getLogger(__name__)
 
 
@@ -209,7 +210,10 @@ def _deliver_weights(folder: CheckpointFolder, workspace: Path, resumed: Checkpo
 
 
 def _find_model(base_model: str, weights: Path | None) -> str:
-    """Return what Ultralytics is to load: a file below the weights folder, or the name of an architecture."""
+    """Return what Ultralytics is to load: a file of a volume or the weights folder, or an architecture."""
+    own = Path(base_model).resolve()
+    if Path(base_model).is_absolute() and own.is_relative_to(VOLUMES) and own.is_file():
+        return str(own)
     if weights is not None:
         path = (weights / base_model).resolve()
         if path.is_file() and path.is_relative_to(weights.resolve()):
@@ -218,7 +222,8 @@ def _find_model(base_model: str, weights: Path | None) -> str:
     if is_plain_name and yolo.is_architecture(base_model):
         return base_model
     raise ConfigurationError(
-        f"training.baseModel {base_model!r} is no file below the weights folder and no known architecture",
+        f"training.baseModel {base_model!r} is no file below the weights folder or {VOLUMES},"
+        " and no known architecture",
         hint="Nothing is downloaded: put the file there, or name an architecture such as yolo11n.yaml.",
     )
 
