@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ Found = Mapping[tuple[str, str], Object | None]
 
 ONE_GPU = 1  # what a run gets that says nothing
 HTTPS = 443
+WEB = ("http://", "https://", "json://", "jsons://", "xml://", "xmls://", "form://", "forms://")
 
 
 def find_violations(
@@ -118,26 +118,39 @@ def _endpoint_violations(spec: TrainingRunSpec, snapshot: Snapshot, found: Found
 
 def _endpoints(spec: TrainingRunSpec, found: Found) -> Iterator[tuple[str, str]]:
     """Yield field and address of every server that a run names."""
-    delivery = None if spec.dry_run else spec.delivery
+    for index, entry in enumerate(spec.notify or ()):
+        secret, key = entry.url_from.secret_name, entry.url_from.key
+        address = _text_of(found, secret, key).strip()
+        if address.startswith(WEB):  # what other services' addresses lead to is fixed by their kind
+            yield f"spec.notify[{index}].urlFrom ({key} in Secret {secret!r})", address
+    if spec.dry_run:
+        return
+    delivery, store = spec.delivery, spec.checkpoint.store if spec.checkpoint else None
+    if store and store.s3 and store.s3.endpoint:
+        yield "spec.checkpoint.store.s3.endpoint", store.s3.endpoint
     if delivery and delivery.api and delivery.api.url:
         yield "spec.delivery.api.url", delivery.api.url
     if delivery and delivery.cdn and delivery.cdn.credentials:
         name = delivery.cdn.credentials.secret_name
-        if host := _host_of_cdn(found.get(("Secret", name))):
+        if host := _host_of_cdn(_text_of(found, name, "cdn.yaml")):
             yield f"spec.delivery.cdn.credentials (cdn.yaml in Secret {name!r})", host
-    store = None if spec.dry_run or spec.checkpoint is None else spec.checkpoint.store
-    if store and store.s3:
-        yield "spec.checkpoint.store.s3.endpoint", store.s3.endpoint
 
 
-def _host_of_cdn(secret: Object | None) -> str:
-    """Return the address in a Secret's cdn.yaml; one that can't be read the trainer refuses."""
+def _text_of(found: Found, secret: str, key: str) -> str:
+    """Return a Secret's text; nothing where it can't be looked into, or is none: others complain of that."""
     try:
-        text = base64.b64decode((secret or {}).get("data", {})["cdn.yaml"])
-        body = yaml.safe_load(text)
-    except (KeyError, binascii.Error, UnicodeDecodeError, yaml.YAMLError):
+        return base64.b64decode((found.get(("Secret", secret)) or {}).get("data", {})[key]).decode()
+    except (KeyError, ValueError):
         return ""
-    return str(body.get("host", "")) if isinstance(body, dict) else ""
+
+
+def _host_of_cdn(text: str) -> str:
+    """Return the address in the text of a cdn.yaml; one that can't be read the trainer refuses."""
+    try:
+        body = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return ""
+    return str(body.get("host") or "") if isinstance(body, dict) else ""
 
 
 def host_of(address: str) -> str:

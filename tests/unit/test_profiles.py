@@ -160,6 +160,20 @@ def test_the_object_store_in_a_secret_has_to_be_an_allowed_host() -> None:
     assert "'store.example.org'" in sentence
 
 
+def test_checkpoints_and_notifications_go_to_allowed_hosts_only_and_no_secret_is_told() -> None:
+    bucket = {"endpoint": "https://s3.example.org", "bucket": "b1b", "credentials": {"secretName": "keys"}}
+    notify = [{"urlFrom": {"secretName": "chat", "key": key}, "on": ["Failed"]} for key in ("hook", "chat")]
+    run = RunBuilder().spec(checkpoint={"store": {"s3": bucket}}, notify=notify).build()
+    texts = {"hook": b"https://hooks.example.org/s3cret", "chat": b"slack://s3cret/token"}
+    data = {key: base64.b64encode(text).decode() for key, text in texts.items()}
+    sentences = violations_of(run, {("Secret", "chat"): {"data": data}}, limits={"endpoints": []})
+    assert [sentence.partition(":")[0] for sentence in sentences] == [
+        "spec.notify[0].urlFrom (hook in Secret 'chat') leads to 'hooks.example.org'",
+        "spec.checkpoint.store.s3.endpoint leads to 's3.example.org'",
+    ]
+    assert "s3cret" not in " ".join(sentences)
+
+
 @pytest.mark.parametrize(
     ("address", "pattern", "allowed"),
     [
