@@ -54,7 +54,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     program = Program(tmp_path_factory.mktemp("interrupted"), tiny_plan(epochs=EPOCHS))
     killed = interrupt_after_an_epoch(program.start(1), signal.SIGKILL)
     stopped = interrupt_after_an_epoch(program.start(2), signal.SIGTERM)
-    finished, output = program.run(3)
+    finished, output = program.run(3, "--batch-size", "4", "--workers", "1")
     return Interrupted(program, [killed, stopped, finished], output)
 
 
@@ -88,6 +88,16 @@ def test_the_next_attempt_goes_on_from_the_checkpoint(interrupted: Interrupted) 
     lines = map(json.loads, interrupted.output.splitlines())
     epochs = [line["epoch"] for line in lines if line.get("event") == "epoch"]
     assert epochs == list(range(report.resumed_from_epoch + 1, EPOCHS + 1))
+
+
+def test_an_attempt_that_is_told_to_trains_on_with_a_smaller_batch_and_says_so(
+    interrupted: Interrupted,
+) -> None:
+    report = interrupted.program.report(3)
+    assert report.adjustments is not None
+    assert (report.adjustments.batch_size, report.adjustments.workers) == (4, 1)
+    assert report.metrics["batchSize"] == 4
+    assert interrupted.program.recall(Stage.TRAINING, Weights).batch_size == 4
 
 
 def test_the_report_names_dataset_metrics_and_model(interrupted: Interrupted) -> None:
