@@ -19,7 +19,7 @@ class NameTakenError(Exception):
     """An object of a child's name exists and is not this run's."""
 
 
-class OwnerGoneError(Exception):
+class LeftOverError(Exception):
     """An object of a child's name is being deleted, or about to be: wait until it is gone."""
 
 
@@ -65,7 +65,7 @@ async def create_child(cluster: Cluster, run: Object, body: Object) -> Object:
     except AlreadyExistsError:
         found = await _get_existing(cluster, body)
     if found["metadata"].get("deletionTimestamp") or _is_of_an_earlier_run(found, run):
-        raise OwnerGoneError(f"{_name(body)} is still being deleted")
+        raise LeftOverError(f"{_name(body)} is still being deleted")
     if controller_uid(found) != run["metadata"]["uid"]:
         raise NameTakenError(
             f"{_name(body)} exists and is not this run's: delete it, or give the run another name"
@@ -105,7 +105,7 @@ async def _get_existing(cluster: Cluster, body: Object) -> Object:
     metadata = body["metadata"]
     found = await cluster.get(KINDS[body["kind"]], metadata["namespace"], metadata["name"])
     if found is None:
-        raise OwnerGoneError(f"{_name(body)} was deleted just now")
+        raise LeftOverError(f"{_name(body)} was deleted just now")
     return found
 
 

@@ -141,6 +141,7 @@ class Reason(StrEnum):
     NOT_ALLOWED = "NotAllowed"  # the run asks for more than its profile allows
     PLAN_LOST = "PlanLost"  # the run's plan is gone, and today's defaults would make another
     NAME_TAKEN = "NameTaken"  # an object of a child's name belongs to somebody else
+    LEFT_OVER = "LeftOver"  # an object of a child's name, of a former run, is still being deleted
     REFUSED = "Refused"  # the API server refuses a child of the run, for a quota for example
     POLICY_MISSING = "PolicyMissing"  # the admission policy that fences trainers is not in the cluster
     QUEUED = "Queued"  # the Job is suspended until its queue admits it

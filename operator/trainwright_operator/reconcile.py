@@ -14,6 +14,7 @@ from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.attempts import Attempt, Observation, begin_attempt
 from trainwright_operator.basis import Basis, BasisFinder
 from trainwright_operator.children import (
+    LeftOverError,
     NameTakenError,
     access_to,
     create_child,
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 REFUSALS = (400, 403, 422)  # a child the API server won't have: by its schema, a quota, a policy
 ENDS = (Action.SUCCEED, Action.FAIL, Action.REST)
+LEFT_OVER_SECONDS = 2  # garbage collection takes seconds
 RECHECK_SECONDS = 15  # nothing tells that a missing Secret was made: look again this often
 
 
@@ -109,7 +111,7 @@ class Reconciler:
         if decision.action in ENDS:
             return await self._seconds_at_rest(key)
         if acceptance is not None and not acceptance.accepted:
-            return RECHECK_SECONDS
+            return LEFT_OVER_SECONDS if acceptance.reason is Reason.LEFT_OVER else RECHECK_SECONDS
         return decision.wait_seconds
 
     async def _hold(
@@ -145,6 +147,8 @@ class Reconciler:
             return Acceptance(tuple(error.problems), Reason.NOT_ALLOWED), attempts
         except NameTakenError as error:
             return Acceptance((str(error),), Reason.NAME_TAKEN), attempts
+        except LeftOverError as error:
+            return Acceptance((str(error),), Reason.LEFT_OVER), attempts
         except ApiError as error:
             if error.status not in REFUSALS:
                 raise

@@ -270,12 +270,20 @@ def test_a_run_made_again_by_its_name_waits_for_what_the_former_one_left(bench: 
     bench.wait_for_pod(1)
     bench.runs.delete_namespaced_custom_object(*RUNS, bench.namespace, "trainingruns", "run")
     bench.create()
+    # The garbage collector looks for new kinds, such as ours, every 30 s only.
+    bench.wait(lambda status: _reason(status) in ("LeftOver", "Valid"))
+    bench.wait(lambda status: _reason(status) == "Valid", seconds=60)
     bench.wait_for_pod(1)
     uid = bench.get()["metadata"]["uid"]
     claim = bench.core.read_namespaced_persistent_volume_claim("run-workspace", bench.namespace)
     assert claim.metadata.owner_references[0].uid == uid
     events = bench.core.list_namespaced_event(bench.namespace).items
     assert "NameTaken" not in [event.reason for event in events]
+
+
+def _reason(status: Object) -> str:
+    reason: str = condition(status, "Accepted")["reason"]
+    return reason
 
 
 def test_a_child_that_the_api_server_refuses_is_told_of(bench: Bench) -> None:

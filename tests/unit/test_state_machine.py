@@ -22,7 +22,6 @@ from trainwright.contract import TERMINATION_MESSAGE_BYTES, Cause, ExitCode, Run
 from trainwright_operator.admission import is_suspended
 from trainwright_operator.api import TrainingRunStatus
 from trainwright_operator.attempts import KEPT, find_condition, place_of
-from trainwright_operator.children import OwnerGoneError
 from trainwright_operator.cluster import AlreadyExistsError, ApiError, Cluster, Kind, Listing
 from trainwright_operator.names import (
     ADJUSTMENTS_ANNOTATION,
@@ -285,7 +284,7 @@ class RunLife(RuleBasedStateMachine):
     def reconcile(self) -> None:
         try:
             self.loop.run(self.operator.reconcile(KEY))
-        except (ApiError, OwnerGoneError):
+        except ApiError:
             return  # the queue repeats it
 
     @rule()
