@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -117,14 +117,18 @@ class OperatorUnderTest:
             return int(json.load(answer)["queueDepth"])
 
     def _wait_until_listed(self, started: float) -> None:
-        """The queue is empty before the first list, too: the log tells when that is over."""
-        while True:
+        """The queue is empty before the first list, too: wait until the operator says that it is ready."""
+        while not self._is_ready():
             self._process.require_alive("the operator")
-            with suppress(FileNotFoundError):
-                if '"reconciling"' in self._process.log.read_text():
-                    return
             assert time.monotonic() - started < READY_SECONDS, self._process.log.read_text()
             time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=30):
+                return True
+        except OSError:  # an answer that is no success is one of these, too
+            return False
 
     def _log_in(self, plane: ControlPlane) -> None:
         account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/trainwright-operator/token"
