@@ -13,9 +13,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGE_FOLDERS = ("operator", "trainer_image", "resource_api", "devstack")
 LONGEST_MODULE = 350
 
-# The contract is read as one document; everything else is split before it gets this long.
-LONGER_MODULES = {"trainer_image/trainwright/contract.py": 600}
-
 # Folders at the root of somebody's machine; the images and pods of ours have none of them.
 MACHINE_FOLDERS = ("work", "farm", "root", "home", "Users")
 MACHINE_PATH = re.compile(rf"(?<![\w.:}}/-])/(?:{'|'.join(MACHINE_FOLDERS)})(?![\w-])")
@@ -70,8 +67,7 @@ def test_modules_fit_into_one_reading() -> None:
     modules = [path for folder in PACKAGE_FOLDERS for path in (ROOT / folder).rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules}
     assert len(lengths) > 20
-    limits = dict.fromkeys(lengths, LONGEST_MODULE) | LONGER_MODULES
-    assert {name: length for name, length in lengths.items() if length > limits[name]} == {}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_MODULE} == {}
 
 
 def test_each_dependency_says_what_it_is_for() -> None:
