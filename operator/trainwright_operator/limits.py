@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from trainwright.contract import TrainingSettings
 from trainwright_operator.api import Compute, Resources, TrainingRunSpec
+from trainwright_operator.hosts import host_of, is_allowed, without_user
 from trainwright_operator.quantities import parse_quantity
 from trainwright_operator.snapshot import Snapshot
 
@@ -18,7 +18,6 @@ Object = dict[str, Any]
 Found = Mapping[tuple[str, str], Object | None]
 
 ONE_GPU = 1  # what a run gets that says nothing
-HTTPS = 443
 WEB = ("http://", "https://", "json://", "jsons://", "xml://", "xmls://", "form://", "forms://")
 
 
@@ -61,7 +60,7 @@ def _resource_violations(spec: TrainingRunSpec, snapshot: Snapshot, *, said: boo
     """Compare those of all pods of a run; only the one that trains counts its devices by gpus."""
     compute = spec.compute or Compute()
     pods = {"spec.compute.resources": compute.resources}
-    if compute.stages == "Apart" and compute.cpu_resources:
+    if compute.stages == "Apart":
         pods["spec.compute.cpuResources"] = compute.cpu_resources
     for field, resources in pods.items():
         limits = (resources and resources.limits) or {}
@@ -121,8 +120,8 @@ def _endpoints(spec: TrainingRunSpec, found: Found) -> Iterator[tuple[str, str]]
     for index, entry in enumerate(spec.notify or ()):
         secret, key = entry.url_from.secret_name, entry.url_from.key
         address = _text_of(found, secret, key).strip()
-        if address.startswith(WEB):  # what other services' addresses lead to is fixed by their kind
-            yield f"spec.notify[{index}].urlFrom ({key} in Secret {secret!r})", address
+        if address.lower().startswith(WEB):  # the messenger looks at all kinds, when it sends
+            yield f"spec.notify[{index}].urlFrom ({key} in Secret {secret!r})", without_user(address)
     if spec.dry_run:
         return
     delivery, store = spec.delivery, spec.checkpoint.store if spec.checkpoint else None
@@ -151,28 +150,3 @@ def _host_of_cdn(text: str) -> str:
     except yaml.YAMLError:
         return ""
     return str(body.get("host") or "") if isinstance(body, dict) else ""
-
-
-def host_of(address: str) -> str:
-    """Return the host of an address, with or without a scheme before it."""
-    return (_split(address).hostname or "").lower()
-
-
-def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
-    """Return whether an address leads to one of these hosts: HOST, HOST:PORT, or *.HOST for all below it."""
-    try:
-        parts = _split(address)
-        host, port = (parts.hostname or "").lower(), parts.port or HTTPS
-    except ValueError:
-        return False
-    return any(_matches(host, port, *pattern.partition(":")[::2]) for pattern in allowed)
-
-
-def _split(address: str) -> Any:
-    return urlsplit(address if "//" in address else f"//{address}")
-
-
-def _matches(host: str, port: int, pattern: str, pattern_port: str) -> bool:
-    if pattern_port and int(pattern_port) != port:
-        return False
-    return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern

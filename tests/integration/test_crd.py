@@ -89,6 +89,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"delivery": {"api": {"url": "https://me:secret@example.com"}}},
         "spec.delivery.api.url must be an https:// address without user and password",
     ),
+    "a backslash in the address": (
+        {"delivery": {"api": {"url": "https://example.org\\.example.com"}}},
+        "spec.delivery.api.url must be an https:// address",
+    ),
     "both kinds of recipients": (
         {"delivery": {"sealing": {"recipients": {"secretName": "a", "configMapName": "b"}}}},
         "spec.delivery.sealing.recipients must have exactly one of secretName, configMapName",

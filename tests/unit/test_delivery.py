@@ -285,7 +285,8 @@ def test_encrypted_or_local_addresses_are_taken(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["http://example.com", "http://10.0.0.1", "http://127.0.0.1.example.com", "ftp://x", "example.com",
-     "https://user:secret@example.com", "https://example.com?token=secret"],
+     "https://user:secret@example.com", "https://example.com?token=secret",
+     "https://example.org\\.example.com", "https://example.org\\@example.com"],
 )  # fmt: skip
 def test_other_addresses_are_refused_without_repeating_a_secret(url: str) -> None:
     with pytest.raises(ConfigurationError) as raised:

@@ -11,7 +11,8 @@ from builders import RunBuilder
 
 from trainwright_operator.api import ProfileSpec
 from trainwright_operator.catalogue import Catalogue, ProfileKey, profile_key
-from trainwright_operator.limits import find_violations, is_allowed
+from trainwright_operator.hosts import is_allowed
+from trainwright_operator.limits import find_violations
 from trainwright_operator.manifests import PatchRefusedError, attempt_job
 from trainwright_operator.names import JobKey
 from trainwright_operator.plan import merge_spec, resolve_plan
@@ -148,6 +149,8 @@ def test_the_pods_without_a_gpu_have_limits_too() -> None:
     compute = {"stages": "Apart", "cpuResources": {"limits": {"memory": "9Gi"}}}
     sentences = violations_of(RunBuilder().spec(compute=compute).build(), limits={"memory": "8Gi"})
     assert any("spec.compute.cpuResources.limits.memory is 9Gi" in sentence for sentence in sentences)
+    sentences = violations_of(RunBuilder().spec(compute={"stages": "Apart"}).build(), limits={"cpu": 1})
+    assert any("spec.compute.cpuResources.limits.cpu is not set" in sentence for sentence in sentences)
 
 
 def test_the_object_store_in_a_secret_has_to_be_an_allowed_host() -> None:
@@ -175,6 +178,29 @@ def test_checkpoints_and_notifications_go_to_allowed_hosts_only_and_no_secret_is
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "HTTPS://evil.org/s3cret",
+        "https://s3cret:s3cret@ex\u2100mple.com/x",
+        "https://[s3cret",
+        "https://evil.org\\@api.example/s3cret",
+    ],
+)
+def test_no_spelling_of_a_notifications_address_gets_around_the_hosts_or_into_the_log(address: str) -> None:
+    run = RunBuilder().spec(notify=[{"urlFrom": {"secretName": "a", "key": "k"}, "on": ["Failed"]}]).build()
+    found = {("Secret", "a"): {"data": {"k": base64.b64encode(address.encode()).decode()}}}
+    (sentence,) = violations_of(run, found, limits={"endpoints": ["api.example"]})
+    assert "spec.notify[0].urlFrom (k in Secret 'a')" in sentence
+    assert "s3cret" not in sentence
+
+
+def test_a_notifications_address_may_have_a_user() -> None:
+    run = RunBuilder().spec(notify=[{"urlFrom": {"secretName": "a", "key": "k"}, "on": ["Failed"]}]).build()
+    found = {("Secret", "a"): {"data": {"k": base64.b64encode(b"jsons://me:s3cret@api.example/x").decode()}}}
+    assert violations_of(run, found, limits={"endpoints": ["api.example"]}) == []
+
+
+@pytest.mark.parametrize(
     ("address", "pattern", "allowed"),
     [
         ("https://api.example.com/base", "api.example.com", True),
@@ -190,6 +216,10 @@ def test_checkpoints_and_notifications_go_to_allowed_hosts_only_and_no_secret_is
         ("https://api.example.com@evil.org", "api.example.com", False),
         ("store.example.com", "store.example.com", True),
         ("https://api.example.com:x", "api.example.com", False),
+        ("https://evil.org\\.example.com", "*.example.com", False),
+        ("https://evil.org\\@api.example.com", "api.example.com", False),
+        ("https://me@api.example.com", "api.example.com", False),
+        ("https://[api.example.com", "api.example.com", False),
     ],
 )
 def test_a_host_is_allowed_by_its_name_its_port_or_its_domain(

@@ -10,8 +10,9 @@ from trainwright import contract
 from trainwright_operator.api.references import SecretReference
 from trainwright_operator.api.section import ObjectName, Rule, Section, built_in_of, one_of
 
-# No user or password in a URL, no plain HTTP off the machine: the token would be readable on the way.
-SAFE_URL = r"^(https://[^\\s/@]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)(/[^\\s]*)?$"
+# No user or password in a URL, no plain HTTP off the machine: the token would be readable on the way. And no
+# backslash: to some libraries the host ends there, to others it goes on.
+SAFE_URL = r"^(https://[^\\s/@\\\\]+|http://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?)(/[^\\s\\\\]*)?$"
 
 
 class Api(Section):

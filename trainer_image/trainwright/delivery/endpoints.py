@@ -10,6 +10,10 @@ from trainwright.errors import ConfigurationError
 
 def check_endpoint(url: str, *, what: str) -> str:
     """Return the URL without a trailing slash; refuse one that would send secrets in the clear."""
+    if "\\" in url:  # to some libraries the host ends there, to others it goes on
+        raise ConfigurationError(
+            f"{what} has a backslash in its address", hint="write it as https://host[:port], with '/' only"
+        )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{what} {url!r} is not a URL", hint="write it as https://host[:port]")
