@@ -69,9 +69,10 @@ def _admitted(situation: Situation) -> Condition:
         admitted = bool(last.pod)
         message = f"pod {last.pod} ran on node {last.node}" if admitted else f"Job {last.job} has no pod yet"
         return Condition(ConditionType.ADMITTED, admitted, Reason.CREATED, message)
-    if waiting := describe_waiting(pod):
-        return Condition(ConditionType.ADMITTED, False, Reason.CREATED, f"pod {last.pod}: {waiting}")
     where = pod["spec"].get("nodeName")
+    if waiting := describe_waiting(pod):
+        reason = Reason.NOT_STARTED if where else Reason.UNSCHEDULABLE
+        return Condition(ConditionType.ADMITTED, False, reason, f"pod {last.pod}: {waiting}")
     message = f"pod {pod['metadata']['name']} " + (f"is on node {where}" if where else "waits for a node")
     if last.wait.admitted_time:
         message += f", admitted at {last.wait.admitted_time} after {last.wait.queued_seconds} s in its queue"
@@ -218,9 +219,9 @@ def _progress(
         return Reason.SUSPENDED, "the pod is asked to save and end"
     if last is None or phase in (Phase.PENDING, Phase.QUEUED):
         reason, message = _waiting(last, admitted)
-        return reason, "; ".join(filter(None, (message, situation.decision.warning)))
-    message = _describe_running(situation.attempts)
-    return Reason.RUNNING, "; ".join(filter(None, (message, situation.decision.warning)))
+    else:
+        reason, message = Reason.RUNNING, _describe_running(situation.attempts)
+    return reason, "; ".join(filter(None, (message, situation.decision.warning)))
 
 
 def _describe_running(attempts: Sequence[Attempt]) -> str:

@@ -147,6 +147,8 @@ class Reason(StrEnum):
     QUEUED = "Queued"  # the Job is suspended until its queue admits it
     PREEMPTED = "Preempted"  # the queue took the GPU back; the Job waits to be admitted again
     CREATED = "Created"  # the attempt's Job exists
+    UNSCHEDULABLE = "Unschedulable"  # no node takes the attempt's pod
+    NOT_STARTED = "NotStarted"  # the attempt's pod has a node, which can't start it: its image, a volume
     SCHEDULED = "Scheduled"  # the attempt's pod has a node
     RUNNING = "Running"  # the attempt's pod runs
     DONE = "Done"  # the stage is finished

@@ -67,11 +67,20 @@ def read_ending(pod: Object | None, live: RunReport | None, attempt: int) -> End
         waiting_reason=(state.get("waiting") or {}).get("reason", ""),
         pod_reason=status.get("reason", ""),
         disruption=disruption.get("reason") or ("Unknown" if disruption else ""),
-        message=status.get("message") or disruption.get("message") or terminated.get("reason", ""),
+        message=status.get("message") or disruption.get("message") or _in_words(disruption, terminated),
         log_tail="" if word else text[-LOG_TAIL_CHARACTERS:],
         # The word of another attempt, in whatever way it came here, says nothing about this one.
         report=word if word and word.attempt == attempt else live,
     )
+
+
+def _in_words(disruption: Object, terminated: Object) -> str:
+    """Return what the cluster says of an end in one word, as a sentence."""
+    if disruption:
+        return f"the cluster took the pod away: {disruption.get('reason') or 'it says not why'}"
+    reason: str = terminated.get("reason", "")
+    words = {"Error": "", "OOMKilled": "OOMKilled: the container used more memory than its limit"}
+    return words.get(reason, reason)
 
 
 def read_container(pod: Object) -> tuple[str, str, RunReport | None]:

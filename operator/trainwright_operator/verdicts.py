@@ -37,10 +37,12 @@ class Verdict:
     cause: Cause
     message: str
     due: datetime
+    is_told: bool = False  # of a pod that waits, the message is told anyhow
 
     def warn(self) -> str:
         """Return the sentence for people while there is time left."""
-        return f"{self.message}; the attempt is given up at {format_time(self.due)}"
+        end = f"the attempt is given up at {format_time(self.due)}"
+        return end if self.is_told else f"{self.message}; {end}"
 
 
 def doubted_since(pod: Object, now: datetime) -> datetime | None:
@@ -100,7 +102,7 @@ def judge_image(pod: Object, patience: Patience) -> Verdict | None:
         if condition["type"] == "PodScheduled" and condition["status"] == "True":
             since = parse_time(condition["lastTransitionTime"])
     message = f"{waiting['reason']}: {waiting.get('message') or 'the image can not be got'}"
-    return Verdict(Cause.IMAGE_PULL, message, since + patience.image_pull)
+    return Verdict(Cause.IMAGE_PULL, message, since + patience.image_pull, is_told=True)
 
 
 def _silent_since(node: Object) -> datetime | None:

@@ -17,10 +17,7 @@ USER = "65532"
 SHARED, SHARED_MEMORY = "/dev/shm", "112Mi"  # noqa: S108
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _on_a_real_node(cluster: Cluster) -> None:
-    if not cluster.real_node:
-        pytest.skip("needs --cluster node")
+pytestmark = pytest.mark.real_node
 
 
 @pytest.fixture(scope="module")

@@ -153,4 +153,6 @@ def test_deadlines_hold_over_a_restart_of_the_operator(bench: Bench, operator: O
     operator.kill()
     time.sleep(2)
     operator.start()
-    assert failed(bench.wait_for_phase("Failed"))["reason"] == "DeadlineExceeded"
+    # The garbage collector, which ends a deleted Job, rests while kinds are added to the cluster.
+    status = bench.wait(lambda status: status["phase"] == "Failed", seconds=60)
+    assert failed(status)["reason"] == "DeadlineExceeded"
