@@ -25,6 +25,8 @@ import apprise
 import requests
 from apprise.plugins.email.base import NotifyEmail
 
+from trainwright_operator.hosts import matches_any
+
 Object = dict[str, Any]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -32,6 +34,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TIMEOUT = 15.0
 MAIL = ("mailto", "mailtos")
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+LOCAL_AFTER_ALL = (  # of a cloud's own services, which no registry lists as private
+    ipaddress.IPv4Network("168.63.129.16/32"),
+    ipaddress.IPv4Network("192.0.0.0/24"),
+)
 READABLE = (
     "/etc/ssl",
     "/etc/pki",
@@ -43,6 +50,7 @@ READABLE = (
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.spawn")
 NO_ADDRESS = "the Secret's text is no address that a notification can go to"
 NOT_SECURE = "the address is neither https, nor mail, nor a service that is reached by https"
+NOT_ALLOWED = "the address leads to a host that the limits.endpoints of the run's profile do not have"
 NOT_PUBLIC = "the address leads to a private or local network, which the operator's settings do not allow"
 
 
@@ -67,6 +75,8 @@ class Guard:
             )
         )
         self.refusal = ""
+        self.hosts: tuple[str, ...] | None = None
+        """The hosts whose names may be looked up; None: all."""
 
     def stand(self) -> None:
         """Refuse from now on; there is no way back."""
@@ -82,10 +92,18 @@ class Guard:
             return False
         if any(address in network for network in self._allowed if network.version == address.version):
             return True
+        if address.version == 6 and address not in PUBLIC_IPV6:
+            return False
+        if any(address in network for network in LOCAL_AFTER_ALL if network.version == address.version):
+            return False
         return address.is_global and not address.is_multicast
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        if event == "socket.getaddrinfo":
+            # What a library takes for the host, however the address is spelled.
+            if self.hosts is not None and not _is_host(arguments[0], arguments[1], self.hosts):
+                self._refuse(NOT_ALLOWED)
+        elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             address = arguments[1]
             if not (isinstance(address, tuple) and self.is_allowed(str(address[0]))):
                 self._refuse(NOT_PUBLIC)
@@ -105,6 +123,11 @@ class Guard:
         raise RefusedError(reason)
 
 
+def _is_host(host: Any, port: Any, allowed: tuple[str, ...]) -> bool:
+    name = host.decode("idna") if isinstance(host, bytes) else str(host)
+    return str(port).isdecimal() and matches_any(name.lower(), int(port), allowed)
+
+
 def _certificates() -> list[str]:
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
     return [os.environ[name] for name in names if name in os.environ]
@@ -119,8 +142,11 @@ def _unwrap(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1] or address
 
 
-def send(letter: Object) -> str:
+def send(letter: Object, guard: Guard) -> str:
     """Send one letter; return what went wrong, or nothing."""
+    allowed = letter.get("hosts")
+    limited = None if allowed is None else tuple(allowed)
+    guard.hosts = limited
     url = str(letter["url"]).strip()
     asset = apprise.AppriseAsset(app_id="Trainwright", app_desc="Trainwright", app_url="", plugin_paths=[])
     service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
@@ -128,6 +154,7 @@ def send(letter: Object) -> str:
         return _post(url, letter) if url.lower().startswith("https://") else NO_ADDRESS
     if not _is_secure(url.partition("://")[0].lower(), service):
         return NOT_SECURE
+    guard.hosts = limited if _names_host(service) else None
     service.verify_certificate = True
     kind = apprise.NotifyType.FAILURE if letter["facts"]["phase"] == "Failed" else apprise.NotifyType.INFO
     heard = _Answers()
@@ -143,11 +170,20 @@ def _is_secure(schema: str, service: Any) -> bool:
     """Whether a service is mail, or is reached by https: posts with requests, and not by its plain schema."""
     if isinstance(service, NotifyEmail):
         return schema in MAIL
+    if str(getattr(service, "notify_url", "")).startswith("http://"):
+        return False  # some have a schema that counts as secure, and a server that is not
     named = service.secure_protocol or ()
     secure = (named,) if isinstance(named, str) else tuple(named)
     return (schema in secure or schema == "https") and hasattr(
         sys.modules[type(service).__module__], "requests"
     )
+
+
+def _names_host(service: Any) -> bool:
+    """Whether an address says which host a service is on; mail goes to whom it is for, by any host."""
+    if isinstance(service, NotifyEmail):
+        return False
+    return any("{host}" in template for template in service.templates) or "relay" in service.template_args
 
 
 class _Answers(logging.Handler):
@@ -183,7 +219,7 @@ def serve(letters: TextIO, answers: TextIO, guard: Guard) -> None:
     for line in letters:
         guard.refusal = ""
         try:
-            problem = send(json.loads(line))
+            problem = send(json.loads(line), guard)
         except Exception as error:
             problem = f"the notification can't be sent: {type(error).__name__}"
         if problem and guard.refusal:

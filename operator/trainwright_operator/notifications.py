@@ -54,7 +54,7 @@ class Notifications:
 
     def __init__(self, reconciler: Reconciler, send: Send, done: Callable[[Key], None]) -> None:
         self._cluster, self._store = reconciler.cluster, reconciler.store
-        self._events = reconciler.events
+        self._events, self._bases = reconciler.events, reconciler.bases
         self._outbox, self._metrics = reconciler.outbox, reconciler.metrics
         self._settings, self._defaults = reconciler.settings.notifications, reconciler.settings.defaults
         self._send = send
@@ -118,9 +118,14 @@ class Notifications:
     async def _post(self, run: Object, notice: Object, target: Target) -> str:
         namespace = run["metadata"]["namespace"]
         try:
+            basis = await self._bases.find(run)
             secret = await self._cluster.get(SECRETS, namespace, target.secret)
         except ApiError as error:
-            return f"the Secret can't be read: {error.status} {error.reason}"
+            return (
+                f"the Secret, or what the run's profile allows, can't be read: {error.status} {error.reason}"
+            )
+        if basis.problems:  # a profile that is not there allows nothing
+            return f"what the run's profile allows is not known: {basis.problems[0]}"
         reference = Reference("spec.notify", "Secret", target.secret, Use.NOTIFY, (target.key,))
         problems = find_problems([reference], {reference.identity: secret}, namespace)
         if secret is None or problems:
@@ -129,4 +134,5 @@ class Notifications:
             url = base64.b64decode(secret["data"][target.key], validate=True).decode()
         except ValueError:
             return "the Secret's text is not UTF-8"
-        return await self._send({"url": url, **compose(run, notice)})
+        hosts = basis.snapshot.bounds.endpoints
+        return await self._send({"url": url, "hosts": hosts, **compose(run, notice)})

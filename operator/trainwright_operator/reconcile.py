@@ -74,7 +74,7 @@ class Reconciler:
 
     def __post_init__(self) -> None:
         """Find what runs are carried out with by the profiles in the store."""
-        self._bases = BasisFinder(self.cluster, self.settings, self.store.profiles)
+        self.bases = BasisFinder(self.cluster, self.settings, self.store.profiles)
         self.doubts = Doubts(self.cluster)
         self.events = Events(self.cluster)
 
@@ -86,7 +86,7 @@ class Reconciler:
             return None
         if is_final(run):
             return await self._rest(run)
-        basis = await self._bases.find(run)
+        basis = await self.bases.find(run)
         spec = merge_spec(basis.snapshot.defaults, run["spec"])
         observation = await observe(self.cluster, self.store, run, self.clock(), self.settings.patience)
         accounts = close_accounts(observation, read_history(observation), _terms(spec, basis))
@@ -195,7 +195,7 @@ class Reconciler:
     async def _seconds_to_expiry(self, run: Object, now: datetime) -> float | None:
         """Return the same; what a profile says is read only for a run that leaves it open."""
         decided = TTL_FIELD in run["spec"] or "childrenDeletedTime" in run["status"]
-        defaults = {} if decided else (await self._bases.find(run)).snapshot.defaults
+        defaults = {} if decided else (await self.bases.find(run)).snapshot.defaults
         return seconds_to_expiry(run, defaults, now)
 
     async def _rest(self, run: Object) -> float | None:

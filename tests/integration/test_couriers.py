@@ -33,13 +33,18 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
         yield hook
 
 
-def deliver(*urls: str, allowed: tuple[str, ...] = LOOPBACK, refused: tuple[str, ...] = ()) -> list[str]:
+def deliver(
+    *urls: str,
+    allowed: tuple[str, ...] = LOOPBACK,
+    refused: tuple[str, ...] = (),
+    hosts: tuple[str, ...] | None = None,
+) -> list[str]:
     """Return what went wrong with each address."""
 
     async def send() -> list[str]:
         couriers = Couriers(allowed, refused)
         try:
-            return [await couriers.send(LETTER | {"url": url}) for url in urls]
+            return [await couriers.send(LETTER | {"url": url, "hosts": hosts}) for url in urls]
         finally:
             await couriers.end()
 
@@ -95,6 +100,43 @@ def test_a_network_that_is_refused_is_so_though_it_is_allowed_or_public(hook: Ho
     addresses = (hook.url, "https://203.0.113.9/")
     refused = ("127.0.0.1/32", "203.0.113.0/24")
     assert all("private or local" in problem for problem in deliver(*addresses, refused=refused))
+
+
+SELF_HOSTED = (
+    "jsons",
+    "ntfys",
+    "gotifys",
+    "mmosts",
+    "rockets",
+    "apprises",
+    "matrixs",
+    "workflows",
+    "hassios",
+)
+
+
+def test_a_service_is_reached_on_no_host_that_the_profile_does_not_allow(hook: Hook) -> None:
+    port = hook.url.split(":")[2].split("/")[0]
+    path = "/".join(["a" * 64] * 2)
+    addresses = [
+        hook.url,
+        hook.url.replace("https", "HTTPS"),
+        f"https://127.0.0.1:{port}\\@example.org/x",
+        f"https://127.0.0.1:{port}\\.example.org/x",
+        *(f"{schema}://user:pass@127.0.0.1:{port}/{path}" for schema in SELF_HOSTED),
+        "ntfys://a-topic",
+    ]
+    for address, problem in zip(addresses, deliver(*addresses, hosts=("example.org",)), strict=True):
+        assert "limits.endpoints" in problem, (address, problem)
+    assert hook.got == []
+
+
+def test_a_service_is_reached_on_a_host_that_the_profile_allows(hook: Hook) -> None:
+    port = hook.url.split(":")[2].split("/")[0]
+    addresses = hook.url, hook.url.replace("https://", "jsons://")
+    assert deliver(*addresses, hosts=(f"127.0.0.1:{port}",)) == ["", ""]
+    slack = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/"
+    assert "limits.endpoints" not in deliver(slack, hosts=())[0]
 
 
 @pytest.mark.parametrize(

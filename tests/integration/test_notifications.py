@@ -13,7 +13,7 @@ from certificates import write_certificate
 from installation import find_kubectl, install
 from operator_process import OperatorProcess
 from receivers import Hook, https_hook
-from run_bench import Bench
+from run_bench import RUNS, Bench
 
 from trainwright.contract import Cause, ExitCode
 
@@ -129,6 +129,30 @@ def test_an_address_that_fails_is_tried_again_and_never_told_to_anybody(
     assert "answered 503" in event.message
     everything = f"{events} {bench.get()} {operator.log.read_text()}"
     assert "secret-kind" not in everything
+
+
+def test_a_run_that_never_starts_tells_no_host_that_its_profile_does_not_allow(
+    bench: Bench, hook: Hook
+) -> None:
+    keep_address(bench, hook.url)
+    versions = [{"name": "v1", "image": "registry.example/trainer:v1", "default": True}]
+    spec = {"versions": versions, "limits": {"endpoints": ["example.org"]}}
+    profile = {"apiVersion": "/".join(RUNS), "kind": "TrainingProfile", "metadata": {"name": "small"}}
+    bench.runs.create_namespaced_custom_object(
+        *RUNS, bench.namespace, "trainingprofiles", profile | {"spec": spec}
+    )
+    for name in ("small", "absent"):
+        bench.create(name, profile={"name": name}, notify=wanting("Suspended"), suspend=True)
+
+    def delays() -> dict[str, str]:
+        events = bench.core.list_namespaced_event(bench.namespace).items
+        delayed = [event for event in events if event.reason == "NotificationDelayed"]
+        return {event.involved_object.name: event.message for event in delayed}
+
+    await_that(lambda: len(delays()) == 2)
+    assert "limits.endpoints" in delays()["small"]
+    assert "profile allows is not known" in delays()["absent"]
+    assert hook.got == []
 
 
 def test_a_run_waits_for_its_address_and_its_label(bench: Bench, hook: Hook) -> None:
