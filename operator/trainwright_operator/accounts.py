@@ -81,6 +81,7 @@ class Pod:
     start: datetime | None = None
     end: datetime | None = None
     ended: bool = False  # though nobody may know when
+    leaving: bool = False  # it was asked to end
     last_word: RunReport | None = None
 
 
@@ -169,7 +170,7 @@ class _Ledger:
         unseen = [pod for pod in pods if not (pod.end and closed and pod.end <= parse_time(closed))]
         if noted and noted.start and not noted.ended:
             gone = self._attempt.job not in self._observation.outlived
-            return [replace(noted, ended=gone), *unseen]
+            return [replace(noted, ended=gone, leaving=True), *unseen]
         return unseen
 
     def _note_wait(self, pod: Pod) -> None:
@@ -262,6 +263,7 @@ def _read_pod(pod: Object) -> Pod:
         start=parse_time(start) if start else None,
         end=parse_time(end) if end else None,
         ended=bool(end) or pod.get("status", {}).get("phase") in ENDED,
+        leaving="deletionTimestamp" in pod["metadata"],
         last_word=last_word,
     )
 

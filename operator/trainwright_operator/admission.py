@@ -42,11 +42,13 @@ class Wait:
 
     def to_status(self) -> Object:
         """Return what is recorded in `status.attempts`."""
-        if not self.queued_time:
-            return {}
-        record = {"queuedTime": self.queued_time, "queuedSeconds": self.queued_seconds}
-        optional = {"admittedTime": self.admitted_time, "preemptions": self.preemptions}
-        return record | {key: value for key, value in optional.items() if value}
+        record = {
+            "queuedTime": self.queued_time,
+            "admittedTime": self.admitted_time,
+            "queuedSeconds": self.queued_seconds if self.queued_time else self.queued_seconds or None,
+            "preemptions": self.preemptions or None,
+        }
+        return {key: value for key, value in record.items() if value not in (None, "")}
 
     def end(self, time: str) -> Wait:
         """Return the same, with a wait that went on ended."""

@@ -56,6 +56,7 @@ class Attempt:
     end_time: str = ""
     outcome: AttemptOutcome | None = None
     ending: Cause | None = None  # what it will have failed for, when the pod that is asked to end has ended
+    stopping: bool = False  # asked to end because the run was suspended or cancelled, perhaps no longer
     cause: Cause | None = None
     exit_code: int | None = None
     stage: Stage | None = None  # the one a failed attempt says it ended in
@@ -82,6 +83,7 @@ class Attempt:
             end_time=record.get("endTime", ""),
             outcome=AttemptOutcome(record["outcome"]) if record.get("outcome") else None,
             ending=Cause(record["ending"]) if record.get("ending") else None,
+            stopping=record.get("stopping", False),
             cause=Cause(record["cause"]) if record.get("cause") else None,
             exit_code=record.get("exitCode"),
             stage=Stage(record["stage"]) if record.get("stage") else None,
@@ -109,6 +111,7 @@ class Attempt:
             "endTime": self.end_time,
             "outcome": self.outcome,
             "ending": self.ending,
+            "stopping": self.stopping or None,
             "cause": self.cause,
             "exitCode": self.exit_code,
             "stage": self.stage,

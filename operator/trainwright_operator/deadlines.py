@@ -18,6 +18,7 @@ from trainwright_operator.retries import Action, Decision
 from trainwright_operator.times import format_time
 
 STALLED_SECONDS = 1800
+MOST_SECONDS = 315_360_000  # ten years: a later moment may be none that can be told
 OWN_FIELD = "spec.deadlines.activeSeconds"
 PROFILE_FIELD = "limits.activeSeconds of the profile"
 STEPPING_STAGES = (Stage.DATASET, Stage.TRAINING, Stage.EVALUATION)
@@ -118,6 +119,14 @@ def hold_open(decision: Decision, attempts: list[Attempt], limits: list[Limit], 
     return Holding(replace(decision, wait_seconds=min(times, default=None)), attempts)
 
 
+def hold_stopped(decision: Decision, attempts: list[Attempt]) -> Holding:
+    """Return the same where an attempt has to end: it says so first, whatever is wished meanwhile."""
+    *others, last = attempts
+    if last.outcome or last.ending:
+        return Holding(decision, attempts)
+    return Holding(decision, [*others, replace(last, stopping=True)])
+
+
 def hold_next(decision: Decision, attempts: list[Attempt], allowance: Allowance, usage: Usage) -> Holding:
     """Return what to do where another attempt should start: none does if a limit leaves nothing for it."""
     totals = _totals(allowance, usage, allowance.gpus if decision.key.trains else 0)
@@ -143,7 +152,8 @@ def _limit_running(allowance: Allowance, accounts: Accounts) -> Iterator[Limit]:
     if pod is None or pod.start is None or pod.ended:
         return
     for overrun, left in _totals(allowance, accounts.usage, accounts.gpus):
-        yield Limit(pod.start + timedelta(seconds=max(left, 0)), overrun)
+        seconds = min(max(left, 0), MOST_SECONDS)
+        yield Limit(pod.start + timedelta(seconds=seconds), overrun)
 
 
 def _totals(allowance: Allowance, usage: Usage, gpus: int) -> Iterator[tuple[Overrun, float]]:
@@ -163,9 +173,12 @@ def _totals(allowance: Allowance, usage: Usage, gpus: int) -> Iterator[tuple[Ove
 
 
 def _limit_standstill(allowed: timedelta, accounts: Accounts, report: RunReport | None) -> Iterator[Limit]:
-    """A pod that has told of no step yet is not held to any pace: perhaps its reports can't get through."""
+    """A pod that has told of no step yet is not held to any pace: perhaps its reports can't get through.
+
+    Nor is one that was asked to end, by whomever: it saves, and makes no more steps.
+    """
     pod = accounts.open_pod
-    if not allowed or report is None or pod is None or pod.start is None or pod.ended:
+    if not allowed or report is None or pod is None or pod.start is None or pod.ended or pod.leaving:
         return
     progress = report.progress
     made = progress.step_time

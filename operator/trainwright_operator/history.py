@@ -97,7 +97,7 @@ def _what_was_used(attempt: Attempt, ending: Ending) -> Adjustments:
 
 def _give_up(attempt: Attempt, verdict: Verdict, observation: Observation) -> Attempt:
     end_time = format_time(observation.now)
-    if observation.stop_wanted:
+    if _is_stopped(attempt, observation):
         return replace(attempt, outcome=AttemptOutcome.STOPPED, end_time=end_time, message=verdict.message)
     return replace(
         attempt,
@@ -118,7 +118,7 @@ def _end_without_job(attempt: Attempt, ending: Ending, observation: Observation)
     end_time = format_time(observation.now)
     if ending.finished:
         return replace(attempt, outcome=AttemptOutcome.SUCCEEDED, exit_code=0, end_time=end_time)
-    if observation.stop_wanted:
+    if _is_stopped(attempt, observation):
         return replace(attempt, outcome=AttemptOutcome.STOPPED, end_time=end_time)
     told = ending.failure
     return replace(
@@ -131,7 +131,7 @@ def _end_without_job(attempt: Attempt, ending: Ending, observation: Observation)
 
 
 def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: str) -> Attempt:
-    if observation.stop_wanted and (ending.exit_code in (None, ExitCode.PREEMPTED, 143, 137)):
+    if _is_stopped(attempt, observation) and (ending.exit_code in (None, ExitCode.PREEMPTED, 143, 137)):
         return replace(attempt, outcome=AttemptOutcome.STOPPED, exit_code=ending.exit_code, end_time=end_time)
     cause = classify(ending)
     stage = ending.failure.stage if ending.failure else None
@@ -144,6 +144,11 @@ def _fail(attempt: Attempt, ending: Ending, observation: Observation, end_time: 
         end_time=end_time,
         message=_tell(ending, cause) or f"the pod ended without a word (exit code {ending.exit_code})",
     )
+
+
+def _is_stopped(attempt: Attempt, observation: Observation) -> bool:
+    """Whether the attempt ends by the user's wish: also if that changed while its pod was saving."""
+    return observation.stop_wanted or attempt.stopping
 
 
 def _tell(ending: Ending, cause: Cause) -> str:

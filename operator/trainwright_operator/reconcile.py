@@ -22,7 +22,7 @@ from trainwright_operator.children import (
     delete_children,
 )
 from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PODS, PROFILES, RUNS, ApiError, Cluster, Kind
-from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold_next, hold_open
+from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold_next, hold_open, hold_stopped
 from trainwright_operator.events import Events
 from trainwright_operator.finished import TTL_FIELD, describe_finished, seconds_to_expiry
 from trainwright_operator.groups import stage_groups
@@ -30,7 +30,7 @@ from trainwright_operator.history import read_history
 from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
 from trainwright_operator.metrics import Metrics
-from trainwright_operator.names import RUN_LABEL, Reason
+from trainwright_operator.names import FINAL_PHASES, RUN_LABEL, Phase, Reason
 from trainwright_operator.notices import note, targets_of
 from trainwright_operator.observing import observe
 from trainwright_operator.outbox import Outbox
@@ -84,7 +84,7 @@ class Reconciler:
         if run is None or run["metadata"].get("deletionTimestamp"):
             self.recently.forget(access_to(key.namespace))  # its namespace may be going, and come again
             return None
-        if is_final(run):
+        if is_final(run) or await self._has_expired(run):
             return await self._rest(run)
         basis = await self.bases.find(run)
         spec = merge_spec(basis.snapshot.defaults, run["spec"])
@@ -121,6 +121,8 @@ class Reconciler:
         attempts, now = accounts.attempts, observation.now
         if decision.action is Action.START and attempts:
             return hold_next(decision, attempts, allowance, accounts.usage)
+        if decision.action is Action.STOP:
+            return hold_stopped(decision, attempts)
         if decision.action is not Action.WAIT or attempts[-1].outcome:
             return Holding(decision, attempts)
         limits = find_limits(allowance, accounts, newest_ending(observation, attempts).report)
@@ -188,7 +190,7 @@ class Reconciler:
     async def _seconds_at_rest(self, key: Key) -> float | None:
         """Return when the children of a run that may have ended just now are to be deleted."""
         run = self.store.run(key)
-        if run is None or not is_final(run):
+        if run is None or (run.get("status") or {}).get("phase") not in FINAL_PHASES:
             return None
         return await self._seconds_to_expiry(run, self.clock())
 
@@ -197,6 +199,13 @@ class Reconciler:
         decided = TTL_FIELD in run["spec"] or "childrenDeletedTime" in run["status"]
         defaults = {} if decided else (await self.bases.find(run)).snapshot.defaults
         return seconds_to_expiry(run, defaults, now)
+
+    async def _has_expired(self, run: Object) -> bool:
+        """Whether the time of a failed run's workspace is over: then a retry has nothing to go on from."""
+        if (run.get("status") or {}).get("phase") != Phase.FAILED:
+            return False
+        left = await self._seconds_to_expiry(run, self.clock())
+        return left is not None and left <= 0
 
     async def _rest(self, run: Object) -> float | None:
         """Look after a finished run; returns when its children are to be deleted, if there are any."""

@@ -115,7 +115,7 @@ def _decide_open(observation: Observation, last: Attempt) -> Decision:
     wait = (verdict.due - observation.now).total_seconds() if verdict else None
     if wait is None and last.node in observation.nodes:
         wait = NODE_RECHECK_SECONDS
-    action = Action.STOP if observation.stop_wanted else Action.WAIT
+    action = Action.STOP if observation.stop_wanted or last.stopping else Action.WAIT
     return Decision(action, last.number, wait_seconds=wait, warning=verdict.warn() if verdict else "")
 
 

@@ -127,3 +127,9 @@ def test_a_job_that_somebody_else_suspended_is_queued_and_says_so() -> None:
     status = status_of(job)
     assert status["phase"] == "Queued"
     assert "names no queue" in condition(status, "Admitted")["message"]
+
+
+def test_what_was_counted_of_waits_is_kept_where_their_times_were_cut_off() -> None:
+    wait = Wait.from_status({"queuedSeconds": 40, "preemptions": 2})
+    assert wait.to_status() == {"queuedSeconds": 40, "preemptions": 2}
+    assert Wait().to_status() == {}

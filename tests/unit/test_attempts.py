@@ -239,3 +239,23 @@ def test_the_epoch_an_attempt_went_on_from_is_recorded() -> None:
     run = RunBuilder().reporting(make_report(2, resumed_from_epoch=7)).build()
     history = read_history(observe(run, (make_job(2), make_pod(2))))
     assert history[0].to_status()["resumedFromEpoch"] == 7
+
+
+STOPPING = Attempt(number=1, job="parts-1-1", start_time="2026-01-02T03:04:05Z", stopping=True)
+
+
+@pytest.mark.parametrize("exit_code", [ExitCode.PREEMPTED, 143, 137])
+def test_a_run_that_goes_on_before_its_pod_has_ended_was_stopped_all_the_same(exit_code: int) -> None:
+    run = RunBuilder().status({"attempts": [STOPPING.to_status()]}).build()
+    pod = make_pod(1, phase="Failed", containerStatuses=terminated(exit_code))
+    [failed_job] = read_history(observe(run, (make_job(1, condition="Failed"), pod)))
+    [gone] = read_history(Observation(run, {}, {}, NOW))
+    assert failed_job.outcome is gone.outcome is AttemptOutcome.STOPPED
+    assert failed_job.cause is gone.cause is None
+    observation = Observation(run, {}, {}, NOW)
+    assert decide(observation, [gone], {"infrastructure": 0}, 10) == Decision(Action.START, 2)
+
+
+def test_an_attempt_that_was_to_end_does_so_though_the_operator_died_before_it_deleted_the_job() -> None:
+    run = RunBuilder().status({"attempts": [STOPPING.to_status()]}).build()
+    assert decide_for(run, (make_job(1), make_pod(1))).action is Action.STOP

@@ -23,6 +23,7 @@ from trainwright_operator.deadlines import (
     find_unpriced,
     hold_next,
     hold_open,
+    hold_stopped,
 )
 from trainwright_operator.names import AttemptOutcome
 from trainwright_operator.retries import Action, Decision
@@ -186,3 +187,24 @@ def test_a_report_that_comes_in_between_ends_the_doubt() -> None:
     assert weigh(doubts, 5000) == at(5060)
     assert weigh(doubts, 5060) == at(5120)
     assert weigh(doubts, 5120) == at(5180)
+
+
+def test_a_budget_that_no_time_can_use_up_is_a_limit_in_ten_years() -> None:
+    allowance = allow(price=0.01, budget={"cost": 1e9}, deadlines={"stalledSeconds": 0})
+    assert due(find_limits(allowance, running(start=0), None)) == [(at(315_360_000), Cause.BUDGET_EXCEEDED)]
+
+
+def test_a_pod_that_was_asked_to_end_does_not_stand_still() -> None:
+    leaving = Pod("p", "u", start=at(100), leaving=True)
+    assert find_limits(allow(), replace(running(), open_pod=leaving), stepped(200)) == []
+
+
+def test_an_attempt_that_is_asked_to_end_by_its_user_says_so_but_not_one_at_its_limit() -> None:
+    stop = Decision(Action.STOP, 1)
+    [attempt] = hold_stopped(stop, [ATTEMPT]).attempts
+    assert attempt.stopping
+    assert attempt.to_status()["stopping"] is True
+    assert Attempt.from_status(attempt.to_status()) == attempt
+    ending = replace(ATTEMPT, ending=Cause.HANG)
+    assert hold_stopped(stop, [ending]).attempts == [ending]
+    assert "stopping" not in ATTEMPT.to_status()

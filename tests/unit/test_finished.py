@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import RunBuilder
+from test_state_machine import KEY, SETTINGS, World
 
+from trainwright_operator.cluster import Cluster
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
+from trainwright_operator.reconcile import Reconciler
 from trainwright_operator.status import is_final
+from trainwright_operator.store import Store
 
 NOW = datetime(2026, 1, 2, 4, 0, tzinfo=UTC)
 Object = dict[str, Any]
@@ -77,3 +82,17 @@ def test_an_edit_that_changes_nothing_is_acknowledged() -> None:
     status = describe_finished(run, NOW, deleted=False)
     assert [c["observedGeneration"] for c in status["conditions"]] == [2, 2]
     assert status["conditions"][0]["status"] == "True"
+
+
+def test_a_failed_run_whose_time_is_over_is_tidied_up_though_a_retry_is_asked_for() -> None:
+    """Also where the operator died after it had deleted the workspace: no attempt starts from nothing."""
+    run = finished(ttlSecondsAfterFinished=30, retryRequest="again")
+    run["status"]["attempt"] = 1
+    assert not is_final(run)
+    world = World(run)
+    operator = Reconciler(cast(Cluster, world), Store(), SETTINGS, clock=lambda: NOW)
+    asyncio.run(operator.relist())
+    asyncio.run(operator.reconcile(KEY))
+    status = world.all("TrainingRun")[0]["status"]
+    assert status["childrenDeletedTime"] == "2026-01-02T04:00:00Z"
+    assert not world.all("Job")

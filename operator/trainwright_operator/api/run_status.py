@@ -103,6 +103,11 @@ class Attempt(Observed):
     ending: Cause | None = Field(
         default=None, description="Why the attempt's pod is asked to end, or was: it fails for this cause."
     )
+    stopping: bool | None = Field(
+        default=None,
+        description="Whether the attempt's pod is asked to end, or was, because the run was suspended or"
+        " cancelled: no failure, even if the run goes on at once.",
+    )
     cause: Cause | None = Field(default=None, description="Why the attempt failed.")
     exit_code: int | None = Field(default=None, description="Exit code of the trainer.")
     stage: Stage | None = Field(default=None, description="The stage a failed attempt ended in.")

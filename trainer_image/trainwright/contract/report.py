@@ -5,10 +5,9 @@ Its bounds are those of the CRD: the API server refuses a status that breaks one
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field, FiniteFloat
 
 from trainwright.contract.words import (
     MOST_CHECKPOINTS,
@@ -23,7 +22,7 @@ from trainwright.contract.words import (
 # Its bounds are those of the CRD: the API server refuses a status that breaks one, so neither side may.
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Metrics = Annotated[dict[str, float], Field(max_length=32)]
+Metrics = Annotated[dict[str, FiniteFloat], Field(max_length=32)]
 
 
 class Progress(Contract):
@@ -41,15 +40,17 @@ class Progress(Contract):
         ge=0,
         description="Steps made by this execution in all: batches, images read, pieces sent. It only grows.",
     )
-    step_time: datetime | None = Field(default=None, description="When the last step was made.")
+    step_time: AwareDatetime | None = Field(default=None, description="When the last step was made.")
 
 
 class CheckpointReport(Contract):
     """The newest verified checkpoint: another attempt goes on from there."""
 
     epoch: int = Field(ge=0, description="Epochs that the checkpoint has behind it.")
-    time: datetime = Field(description="When it was complete and verified.")
-    save_seconds: float = Field(ge=0, description="Seconds it took to save it, and to upload the last one.")
+    time: AwareDatetime = Field(description="When it was complete and verified.")
+    save_seconds: FiniteFloat = Field(
+        ge=0, description="Seconds it took to save it, and to upload the last one."
+    )
     digest: Digest = Field(description="Digest of its manifest, which names the digests of its files.")
     stored_epoch: int | None = Field(
         default=None,
@@ -153,14 +154,16 @@ class RunReport(Contract):
         default=None, description="The stages this pod carries out; empty where one pod does all of them."
     )
     sequence: int = Field(default=0, ge=0, description="Grows with every report of a pod.")
-    heartbeat_time: datetime = Field(description="When the report was made.")
+    heartbeat_time: AwareDatetime = Field(description="When the report was made.")
     progress: Progress
-    finished_stages: dict[Stage, float] = Field(default={}, description="Seconds each finished stage took.")
+    finished_stages: dict[Stage, FiniteFloat] = Field(
+        default={}, description="Seconds each finished stage took."
+    )
     resumed_from_epoch: int | None = Field(
         default=None, ge=0, description="The epoch whose checkpoint the execution went on from."
     )
     checkpoint: CheckpointReport | None = None
-    stage_time: datetime | None = Field(
+    stage_time: AwareDatetime | None = Field(
         default=None, description="When the last stage was finished: another attempt does not repeat it."
     )
     adjustments: Adjustments | None = None
