@@ -265,6 +265,28 @@ def test_another_attempt_waits_until_the_pod_of_a_deleted_job_has_ended(bench: B
     bench.wait_for_pod(2)
 
 
+def test_a_pod_that_copies_our_labels_never_becomes_the_one_that_may_report(bench: Bench) -> None:
+    bench.create()
+    pod = bench.wait_for_pod(1)
+    real = bench.core.read_namespaced_pod(pod, bench.namespace)
+    node = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": "silent"}}
+    bench.core.create_namespaced_binding(bench.namespace, node, _preload_content=False)
+    time.sleep(1.1)  # it is the newer one, in whole seconds
+    container = {"name": "trainer", "image": "planted:1"}
+    planted = {
+        "metadata": {"name": "planted", "labels": real.metadata.labels},
+        "spec": {"schedulerName": "nobody", "containers": [container]},
+    }
+    bench.core.create_namespaced_pod(bench.namespace, planted)
+    bench.batch.delete_namespaced_job("run-1", bench.namespace, propagation_policy="Background")
+    time.sleep(3)
+    status = bench.get()["status"]
+    assert (status["attempt"], status["currentPod"]["uid"]) == (1, real.metadata.uid)
+    for name in (pod, "planted"):
+        bench.core.delete_namespaced_pod(name, bench.namespace, grace_period_seconds=0)
+    bench.wait_for_pod(2)
+
+
 def test_a_run_made_again_by_its_name_waits_for_what_the_former_one_left(bench: Bench) -> None:
     bench.create()
     bench.wait_for_pod(1)
@@ -306,6 +328,21 @@ def test_suspending_ends_the_pod_and_resuming_starts_the_next_attempt(bench: Ben
     bench.patch(suspend=False)
     bench.wait_for_pod(2)
     assert bench.get()["status"]["attempts"][0]["outcome"] == "Stopped"
+
+
+def test_resuming_while_the_pod_still_saves_costs_no_budget(bench: Bench) -> None:
+    bench.create(retry={"infrastructure": 0})
+    pod = bench.wait_for_pod(1)
+    node = {"metadata": {"name": pod}, "target": {"kind": "Node", "name": "silent"}}
+    bench.core.create_namespaced_binding(bench.namespace, node, _preload_content=False)
+    bench.patch(suspend=True)
+    bench.wait(lambda status: status["attempts"][0].get("stopping", False))
+    bench.patch(suspend=False)
+    bench.wait(lambda status: status["observedGeneration"] == 3)
+    bench.core.delete_namespaced_pod(pod, bench.namespace, grace_period_seconds=0)
+    bench.wait_for_pod(2)
+    status = bench.get()["status"]
+    assert (status["attempts"][0]["outcome"], status.get("failures")) == ("Stopped", None)
 
 
 def test_cancelling_is_for_good(bench: Bench) -> None:

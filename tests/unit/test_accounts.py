@@ -281,3 +281,16 @@ def _tell(pods: list[tuple[int, int, int, str]]) -> list[list[tuple[Object, list
             moments.append(ended)
             number, made, there = number + 1, end, []
     return moments
+
+
+def test_a_pod_that_somebody_asked_to_end_is_known_as_leaving() -> None:
+    staying, leaving = pod(1, 10), pod(1, 10)
+    leaving["metadata"]["deletionTimestamp"] = format_time(at(40))
+    found = []
+    for each in (staying, leaving):
+        run = RunBuilder().build()
+        observation = Observation(run, {"parts-1-1": job(1)}, {"parts-1-1": [each]}, at(50))
+        opened = close_accounts(observation, read_history(observation), Terms()).open_pod
+        assert opened is not None
+        found.append(opened.leaving)
+    assert found == [False, True]

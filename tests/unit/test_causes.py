@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import make_failure, make_pod, terminated
+from builders import make_failure, make_pod, make_report, terminated
 
 from trainwright.contract import Cause, ExitCode
 from trainwright.symptoms import recognise
 from trainwright_operator.causes import classify
 from trainwright_operator.failures import HINTS
-from trainwright_operator.reports import read_ending
+from trainwright_operator.reports import parse_report, read_ending
 
 Object = dict[str, Any]
 
@@ -248,3 +248,16 @@ def test_a_report_of_another_attempt_is_not_believed_even_as_a_last_word() -> No
 def test_every_cause_has_a_hint_on_what_to_do() -> None:
     assert set(HINTS) == set(Cause)
     assert min(map(len, HINTS.values())) > 40
+
+
+@pytest.mark.parametrize(
+    ("told", "garbled"),
+    [('"mAP50":0.5', '"mAP50":NaN'), ('"mAP50":0.5', '"mAP50":Infinity'), ('05:00Z"', '05:00"')],
+)
+def test_a_last_word_that_the_api_server_would_refuse_or_without_a_time_zone_is_none(
+    told: str, garbled: str
+) -> None:
+    text = make_report(1, metrics={"mAP50": 0.5}).to_json()
+    assert told in text
+    assert parse_report(text) is not None
+    assert parse_report(text.replace(told, garbled)) is None
