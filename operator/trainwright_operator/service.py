@@ -104,8 +104,10 @@ class Operator:
         failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
         await self._notifications.settle(SETTLING_SECONDS)
         await self._couriers.end()
-        await self._queue.settle(SETTLING_SECONDS)
-        await self._leadership.release()
+        if await self._queue.settle(SETTLING_SECONDS):
+            await self._leadership.release()
+        else:
+            logger.warning("something is still being done: the Lease is not released, and runs out by itself")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -127,6 +127,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"compute": {"labels": {"trainwright.dev/run": "other"}}},
         "spec.compute.labels must not have keys of trainwright.dev",
     ),
+    "no AppArmor": (
+        {
+            "compute": {
+                "annotations": {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}
+            }
+        },
+        "spec.compute.annotations must not have keys of container.apparmor.security.beta.kubernetes.io/",
+    ),
     "an unknown metric": ({"gate": {"metric": "f1"}}, 'spec.gate.metric: Unsupported value: "f1"'),
     "a model name with a slash": ({"model": {"name": "a/b"}}, "spec.model.name in body should match"),
     "a budget below no limit": ({"retry": {"preemption": -2}}, "spec.retry.preemption in body should be"),

@@ -158,7 +158,7 @@ def test_an_account_without_rights_is_named_after_one_repetition(site: Site, ser
     assert "account" in raised.value.hint
     write_cdn_file(site.home / "cdn.yaml", servers.s3_url)
     places = dataclasses.replace(site.places, cdn_credentials=site.home)
-    with pytest.raises(PublishingError, match=r"refuses the account 'reader@example.com' \(403\)") as raised:
+    with pytest.raises(PublishingError, match=r"refuses the account of the Secret \(403\)") as raised:
         publish_model(sealed, site.evaluation, site.plan, places, lambda _: None)
     assert "rights" in raised.value.hint
 

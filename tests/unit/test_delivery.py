@@ -173,6 +173,7 @@ def test_a_second_refusal_names_the_accounts_rights(script: Script, status: int)
     with pytest.raises(PublishingError, match=rf"refuses the account .*\({status}\)") as raised:
         connect(script).read_text("models", "parts.json")
     assert "rights" in raised.value.hint
+    assert ACCOUNT.email not in str(raised.value)
     assert script.paths() == ["/login", "/resources/get/models"] * 2
 
 
@@ -180,7 +181,9 @@ def test_a_refused_login_is_not_repeated(script: Script) -> None:
     script.answers["/login"] = [Answer(401)]
     with pytest.raises(PublishingError, match="refuses the account") as raised:
         connect(script).read_text("models", "parts.json")
-    assert ACCOUNT.password not in str(raised.value) + raised.value.hint
+    told = str(raised.value) + raised.value.hint
+    assert ACCOUNT.password not in told
+    assert ACCOUNT.email not in told
     assert script.paths() == ["/login"]
 
 

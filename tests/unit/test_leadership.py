@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from trainwright_operator import service
 from trainwright_operator.cluster import ApiError, Kind
 from trainwright_operator.leadership import Identity, Leadership
+from trainwright_operator.queue import Key, WorkQueue
+from trainwright_operator.settings import OperatorSettings, TrainerSettings
 
 Object = dict[str, Any]
 SECONDS = 0.6
@@ -96,6 +103,31 @@ def test_a_lease_that_was_released_is_taken_at_the_next_look() -> None:
         await asyncio.wait_for(two.acquire(), SECONDS / 6)
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_lease_is_kept_at_the_end_while_something_is_still_being_done(
+    busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SETTLING_SECONDS", 0.05)
+    settings = OperatorSettings(trainer=TrainerSettings(image="registry.example/trainer:v1"))
+
+    async def play() -> Object:
+        server = LeaseServer()
+        one = operator(server, "one")
+        await one.acquire()
+        start = service.Start(settings, Path("settings.yaml"), None, Identity("one", "system"))  # type: ignore[arg-type]
+        whole = service.Operator(start, SimpleNamespace(), one, asyncio.Event())  # type: ignore[arg-type]
+        whole._queue = queue = WorkQueue(lambda _: asyncio.sleep(30, result=None), 1)
+        if busy:
+            queue.add(Key("ml", "a"))
+        working = asyncio.create_task(queue.run())
+        await asyncio.sleep(0.01)
+        await whole._end([working])
+        assert server.lease
+        return server.lease
+
+    assert (asyncio.run(play())["spec"]["holderIdentity"] is None) is not busy
 
 
 def test_a_successor_of_the_same_name_takes_over_at_once_and_the_former_stops() -> None:

@@ -10,6 +10,7 @@ import pytest
 from builders import RunBuilder
 
 from trainwright_operator.api import ProfileSpec
+from trainwright_operator.api.compute import APPARMOR
 from trainwright_operator.catalogue import Catalogue, ProfileKey, profile_key
 from trainwright_operator.hosts import is_allowed
 from trainwright_operator.limits import find_violations
@@ -284,6 +285,10 @@ REFUSED: dict[str, tuple[Object, str]] = {
     "maybe root": ({"spec": {"securityContext": None}}, "spec.securityContext.runAsNonRoot"),
     "no seccomp": ({"spec": {"securityContext": {"seccompProfile": None}}}, "seccompProfile"),
     "a label of ours": ({"metadata": {"labels": {"trainwright.dev/run": "other"}}}, "trainwright.dev/run"),
+    "no AppArmor": (
+        {"metadata": {"annotations": {f"{APPARMOR}trainer": "unconfined"}}},
+        f"metadata.annotations {APPARMOR}trainer",
+    ),
     "our labels": ({"metadata": {"labels": None}}, "trainwright.dev/attempt"),
     "a folder of the node": (
         {"spec": {"volumes": [{"name": "node", "hostPath": {"path": "/"}}]}},

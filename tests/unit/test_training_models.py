@@ -51,6 +51,18 @@ def test_a_file_below_the_weights_folder_is_found_and_one_outside_is_not(tmp_pat
             _find_model(name, weights)
 
 
+def test_weights_are_not_loaded_with_a_torch_that_would_run_what_is_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL", "YOLO_CONFIG_DIR", "YOLO_VERBOSE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # `prepare` sets them: give them back
+    monkeypatch.setenv("ULTRALYTICS_SAFE_LOAD", "1")
+    yolo.prepare(tmp_path)
+    monkeypatch.setattr("ultralytics.nn.tasks._SafeLoad.SUPPORTED", False)
+    with pytest.raises(ConfigurationError, match="without running code"):
+        yolo.prepare(tmp_path)
+
+
 def test_no_gpu_means_the_processor_and_two_are_refused() -> None:
     assert device_of(plan_of(SAMPLE)) == "cpu"
     with pytest.raises(ConfigurationError, match=r"compute\.gpus is 2"):

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainwright.errors import ConfigurationError
+
 Detections = NDArray[np.float32]
 """Rows of x1, y1, x2, y2, confidence, class, in pixels of the model's input."""
 
@@ -71,6 +73,18 @@ def prepare(folder: Path) -> None:
     LOGGER.propagate = True
     LOGGER.setLevel(logging.INFO)
     _provide_fonts(Path(USER_CONFIG_DIR))
+    _require_safe_loading()
+
+
+def _require_safe_loading() -> None:
+    """Refuse a torch with which Ultralytics would load weights as the programs that they may be."""
+    from ultralytics.nn.tasks import _SafeLoad
+
+    if not _SafeLoad.SUPPORTED:
+        raise ConfigurationError(
+            "the installed torch can't load weights without running code in them",
+            hint="Use an image with torch 2.6 or newer.",
+        )
 
 
 def is_architecture(name: str) -> bool:

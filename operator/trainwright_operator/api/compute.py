@@ -159,6 +159,9 @@ class Volume(Section):
 
 QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
+APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+"""What the annotations begin with that choose a container's AppArmor profile, or none."""
+
 _OUR_KEYS = "self.{0}.all(key, !key.startsWith('trainwright.dev/') && !key.contains('.trainwright.dev/'))"
 
 
@@ -259,6 +262,10 @@ class Compute(Section):
         Rule(
             "!has(self.annotations) || " + _OUR_KEYS.format("annotations"),
             "spec.compute.annotations must not have keys of trainwright.dev: they are the operator's",
+        ),
+        Rule(
+            f"!has(self.annotations) || self.annotations.all(key, !key.startsWith('{APPARMOR}'))",
+            f"spec.compute.annotations must not have keys of {APPARMOR}: they switch AppArmor off",
         ),
     )
 

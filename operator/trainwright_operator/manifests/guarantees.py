@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from trainwright_operator.api.compute import APPARMOR
 from trainwright_operator.names import GROUP, MANAGED_BY_LABEL, TRAINER_CONTAINER
 
 Object = dict[str, Any]
@@ -72,6 +73,8 @@ def _changed_marks(before: Object, after: Object) -> Iterator[str]:
             ours = key == MANAGED_BY_LABEL or key.partition("/")[0].endswith(GROUP)
             if ours and old.get(key) != new.get(key):
                 yield f"metadata.{section} {key} is the operator's"
+            if key.startswith(APPARMOR) and old.get(key) != new.get(key):
+                yield f"metadata.{section} {key} can't be set: it switches AppArmor off"
 
 
 def _changed_fields(path: str, fields: tuple[str, ...], before: Object, after: Object) -> Iterator[str]:

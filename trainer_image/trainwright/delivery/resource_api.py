@@ -169,7 +169,7 @@ class ResourceApi:
                     return self._read(consume, response)
             self._token = None
         raise PublishingError(
-            f"{self.url}{path} refuses the account {self._credentials.email!r} ({status})",
+            f"{self.url}{path} refuses the account of the Secret ({status})",
             hint="give the account the rights to upload to and read from this folder, or use another account",
         )
 
@@ -178,8 +178,7 @@ class ResourceApi:
         with self._post("/login", json=body) as response:
             if response.status_code in (400, 401, 403, 404, 409, 422):
                 raise PublishingError(
-                    f"{self.url}/login refuses the account {self._credentials.email!r}"
-                    f" ({response.status_code})",
+                    f"{self.url}/login refuses the account of the Secret ({response.status_code})",
                     hint="check AZAION_API_EMAIL and AZAION_API_PASSWORD, and the address of the API",
                 )
             self._check(response, "/login")
