@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # Programs we start find ours first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup demo test test-unit verify generate bench up down clean
+.PHONY: help setup demo test test-unit verify generate transcripts bench up down clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ generate: setup  ## CRDs, their reference, the table of training arguments, the 
 	$(BIN)/python -m trainwright_operator.crds
 	$(BIN)/python -m trainwright_trainer.argument_table
 	helm/render.sh
+
+transcripts: setup  ## what kubectl shows of runs in many states, written anew into tests/testdata/transcripts
+	WRITE_TRANSCRIPTS=1 $(BIN)/python -m pytest -q tests/integration/test_transcripts.py
 
 bench: setup  ## figures into benchmarks/results
 	for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
