@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trainwright.contract import digest_of
 from trainwright_operator.api import ProfileReference
 from trainwright_operator.catalogue import Catalogue, ProfileKey, profile_key, read_profile
 from trainwright_operator.cluster import CLUSTER_PROFILES, CONFIG_MAPS, PROFILES, Cluster, Kind
@@ -19,7 +20,6 @@ from trainwright_operator.snapshot import (
     SNAPSHOT_KEY,
     Snapshot,
     choose_version,
-    digest_of,
     find_reference,
     kind_of,
     take_snapshot,

@@ -5,14 +5,12 @@ A run is started with the snapshot of that moment and keeps it: what is changed 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 
-from trainwright.contract import Contract
+from trainwright.contract import Contract, Document
 from trainwright_operator.api import (
     ALLOWED_ENVIRONMENT,
     ProfileLimits,
@@ -41,7 +39,7 @@ class ProfileIdentity(Contract):
         return f"{self.kind} {self.name!r}"
 
 
-class Snapshot(Contract):
+class Snapshot(Document):
     """All of a profile and of the operator's settings that bears on a run; the same for all runs of both."""
 
     profile: ProfileIdentity | None = None
@@ -54,28 +52,6 @@ class Snapshot(Contract):
     pod_template: dict[str, Any] = Field(default={})
     price_per_gpu_hour: float | None = None
 
-    # The text it was read from: a later release with more fields would write another one.
-    _text: str | None = PrivateAttr(default=None)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read a snapshot; its digest stays that of the text."""
-        snapshot = cls.model_validate_json(text)
-        snapshot._text = text
-        return snapshot
-
-    def to_json(self) -> str:
-        """Return the text it was read from, else its canonical JSON."""
-        if self._text is None:
-            body = self.model_dump(mode="json", by_alias=True)
-            self._text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-        return self._text
-
-    @cached_property
-    def digest(self) -> str:
-        """`sha256:` and the hex digest of the JSON text."""
-        return digest_of(self.to_json())
-
     @cached_property
     def bounds(self) -> ProfileLimits:
         """The profile's limits."""
@@ -85,11 +61,6 @@ class Snapshot(Contract):
         """Return `status.profile` of a run that was started with it."""
         named = self.profile.model_dump(mode="json", by_alias=True) if self.profile else {}
         return {**named, "digest": self.digest}
-
-
-def digest_of(text: str) -> str:
-    """Return the digest of a snapshot's text."""
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def take_snapshot(

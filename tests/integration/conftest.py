@@ -16,6 +16,8 @@ import pytest
 
 if TYPE_CHECKING:
     from kubernetes import client
+    from operator_process import OperatorProcess
+    from run_bench import Bench
 
     from trainwright_devstack.binaries import Binaries
     from trainwright_devstack.controlplane import ControlPlane
@@ -95,3 +97,30 @@ def namespace(kube: client.ApiClient) -> Iterator[str]:
     core.create_namespace({"metadata": {"name": name}})
     yield name
     core.delete_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def operator(
+    control_plane: ControlPlane,
+    kube: client.ApiClient,
+    assets: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[OperatorProcess]:
+    """The operator with the chart's rights; a module's OPERATOR_SETTINGS are its settings."""
+    from installation import find_kubectl, install
+    from operator_process import OperatorProcess
+
+    install(find_kubectl(assets, control_plane))
+    settings = getattr(request.module, "OPERATOR_SETTINGS", {})
+    operator = OperatorProcess(tmp_path_factory.mktemp("operator"), control_plane, kube, **settings).start()
+    yield operator
+    assert operator.stop() == 0, operator.log.read_text()
+
+
+@pytest.fixture
+def bench(operator: OperatorProcess, kube: client.ApiClient, namespace: str) -> Bench:
+    """A namespace in which runs are made, watched and ended."""
+    from run_bench import Bench
+
+    return Bench(kube, namespace)

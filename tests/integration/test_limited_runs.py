@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from builders import make_report, make_success
-from installation import find_kubectl, install
 from operator_process import OperatorProcess
 from run_bench import RUNS, UNSCHEDULED, Bench
 
 from trainwright.contract import Progress, RunReport, Stage
 from trainwright_operator.times import parse_time
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kubernetes import client
-
-    from trainwright_devstack.controlplane import ControlPlane
-
 Object = dict[str, Any]
 ONE_GPU = {**UNSCHEDULED, "gpus": 1}
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane,
-    kube: client.ApiClient,
-    assets: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[OperatorProcess]:
-    install(find_kubectl(assets, control_plane))
-    folder = tmp_path_factory.mktemp("operator")
-    operator = OperatorProcess(folder, control_plane, kube, pricePerGPUHour=3600, relistSeconds=600).start()
-    yield operator
-    assert operator.stop() == 0, operator.log.read_text()
-
-
-@pytest.fixture
-def bench(operator: OperatorProcess, kube: client.ApiClient, namespace: str) -> Bench:
-    return Bench(kube, namespace)
+OPERATOR_SETTINGS = {"pricePerGPUHour": 3600, "relistSeconds": 600}
 
 
 def start_container(bench: Bench, pod: str) -> None:

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from builders import make_failure, make_success
-from installation import find_kubectl, install
 from operator_process import OperatorProcess
 from run_bench import RUNS, UNSCHEDULED, Bench, children_of
 
 from trainwright.contract import Cause, ExitCode, RunPlan
 
-if TYPE_CHECKING:
-    from kubernetes import client
-
-    from trainwright_devstack.controlplane import ControlPlane
-
 Object = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane,
-    kube: client.ApiClient,
-    assets: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[OperatorProcess]:
-    install(find_kubectl(assets, control_plane))
-    operator = OperatorProcess(tmp_path_factory.mktemp("operator"), control_plane, kube).start()
-    yield operator
-    assert operator.stop() == 0, operator.log.read_text()
-
-
-@pytest.fixture
-def bench(operator: OperatorProcess, kube: client.ApiClient, namespace: str) -> Bench:
-    return Bench(kube, namespace)
 
 
 def condition(status: Object, type_: str) -> Object:

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from builders import make_failure
-from installation import find_kubectl, install
 from operator_process import OperatorProcess
 from run_bench import RUNS, UNSCHEDULED, Bench
 
 from trainwright.contract import Cause, ExitCode
 
-if TYPE_CHECKING:
-    from kubernetes import client
-
-    from trainwright_devstack.controlplane import ControlPlane
-
 Object = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane,
-    kube: client.ApiClient,
-    assets: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[OperatorProcess]:
-    install(find_kubectl(assets, control_plane))
-    folder = tmp_path_factory.mktemp("operator")
-    operator = OperatorProcess(folder, control_plane, kube, relistSeconds=300).start()  # watches must do
-    yield operator
-    assert operator.stop() == 0, operator.log.read_text()
-
-
-@pytest.fixture
-def bench(operator: OperatorProcess, kube: client.ApiClient, namespace: str) -> Bench:
-    return Bench(kube, namespace)
+OPERATOR_SETTINGS = {"relistSeconds": 300}  # watches must do
 
 
 def write_profile(bench: Bench, **spec: Any) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from installation import Kubectl, find_kubectl, install
+from installation import Kubectl, find_kubectl
 from operator_process import OperatorProcess
 from run_bench import Bench
 from run_states import STATES, gpu_nodes
@@ -41,25 +40,12 @@ VOLATILE = (
     (r"((?:Seconds|Useful|Lost To [A-Z]\w+): +)(?!60$|120$)\d+(\.\d+)?$", r"\1<some>"),
 )
 """What differs from one time to the next, and what is shown in its place."""
+OPERATOR_SETTINGS = {"retryBackoffSeconds": 4}  # long enough to be seen waiting
 
 
 @pytest.fixture(scope="module")
 def kubectl_here(assets: Path, control_plane: ControlPlane) -> Kubectl:
     return find_kubectl(assets, control_plane)
-
-
-@pytest.fixture(scope="module")
-def operator(
-    control_plane: ControlPlane,
-    kube: client.ApiClient,
-    kubectl_here: Kubectl,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[OperatorProcess]:
-    install(kubectl_here)
-    folder = tmp_path_factory.mktemp("operator")
-    operator = OperatorProcess(folder, control_plane, kube, retryBackoffSeconds=4).start()
-    yield operator
-    operator.stop()
 
 
 @pytest.mark.parametrize("state", STATES)

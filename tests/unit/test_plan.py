@@ -256,3 +256,12 @@ def test_what_a_runs_volumes_name_has_to_exist() -> None:
     text = "\n".join(find_problems(references, dict.fromkeys(r.identity for r in references), "ml"))
     assert "spec.compute.volumes[0].persistentVolumeClaim.claimName: PersistentVolumeClaim 'models'" in text
     assert "spec.compute.volumes[1].configMap.name: ConfigMap 'maps'" in text
+
+
+def test_a_changed_copy_of_a_plan_has_a_digest_of_its_own() -> None:
+    run = RunBuilder().build()
+    plan = resolve_plan(run, merge_spec({}, run["spec"]), None).plan
+    assert plan is not None
+    digest = plan.digest
+    assert plan.model_copy(update={"gpus": plan.gpus + 1}).digest != digest
+    assert plan.model_copy().digest == plan.digest == digest

@@ -52,10 +52,12 @@ from trainwright.contract.words import (
     TERMINATION_MESSAGE_BYTES,
     Cause,
     Contract,
+    Document,
     ExitCode,
     Outcome,
     Stage,
     StageGroup,
+    digest_of,
 )
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "DeliverySettings",
     "Digest",
     "Directories",
+    "Document",
     "ExitCode",
     "ExportSettings",
     "FailureReport",
@@ -105,4 +108,5 @@ __all__ = [
     "Stage",
     "StageGroup",
     "TrainingSettings",
+    "digest_of",
 ]

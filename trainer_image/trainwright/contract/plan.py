@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
-from trainwright.contract.words import MOST_CHECKPOINTS, Contract, Stage
+from trainwright.contract.words import MOST_CHECKPOINTS, Contract, Document, Stage
 
 
 class RunIdentity(Contract):
@@ -225,7 +222,7 @@ class CheckpointSettings(Contract):
     store: CheckpointStoreSettings | None = None
 
 
-class RunPlan(Contract):
+class RunPlan(Document):
     """Everything one execution needs but its places on disk and its credentials; immutable.
 
     Without `delivery` the execution ends when the model is verified.
@@ -242,36 +239,6 @@ class RunPlan(Contract):
     checkpoint: CheckpointSettings = CheckpointSettings()
     gpus: int = Field(default=0, ge=0)
     dry_run: bool = False
-
-    # The text this plan was read from: a later release with more fields would write another one. Or else the
-    # one it was written as: an operator asks for it, and its digest, for each object it makes.
-    _text: str | None = PrivateAttr(default=None)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read a plan; its digest stays that of the text it was written as, whatever release reads it."""
-        plan = cls.model_validate_json(text)
-        plan._text = text
-        return plan
-
-    def to_json(self) -> str:
-        """Return the text it was read from, else the canonical JSON: the same plan gives the same bytes."""
-        if self._text is None:
-            body = self.model_dump(mode="json", by_alias=True)
-            self._text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-        return self._text
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy; one with changes has a text, and so a digest, of its own."""
-        copy = super().model_copy(update=update, deep=deep)
-        if update:
-            copy._text = None
-        return copy
-
-    @property
-    def digest(self) -> str:
-        """`sha256:` and the hex digest of the JSON text."""
-        return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @property
     def export_image_size(self) -> int:

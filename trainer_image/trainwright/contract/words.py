@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 from pydantic.alias_generators import to_camel
 
 TERMINATION_MESSAGE_BYTES = 4096
@@ -106,3 +110,42 @@ class Contract(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
     )
+
+
+class Document(Contract):
+    """Base of what is written once and kept by the digest of its text, whatever release reads it later."""
+
+    # The text it was read from, as a later release with more fields would write another; or else the one it
+    # was written as: both it and its digest are asked for again and again.
+    _text: str | None = PrivateAttr(default=None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a document; its digest stays that of the text it was written as."""
+        document = cls.model_validate_json(text)
+        document._text = text
+        return document
+
+    def to_json(self) -> str:
+        """Return the text it was read from, else the canonical JSON: the same values give the same bytes."""
+        if self._text is None:
+            body = self.model_dump(mode="json", by_alias=True)
+            self._text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        return self._text
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy; one with changes has a text, and so a digest, of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            copy._text = None
+        return copy
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the hex digest of the JSON text."""
+        return digest_of(self.to_json())
+
+
+def digest_of(text: str) -> str:
+    """Return `sha256:` and the hex digest of a text."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
