@@ -5,31 +5,29 @@ built-in ones. `RunReport` comes back: live in `status.trainer` of the run, and 
 its termination message. `ExitCode` says the same to whoever sees neither.
 """
 
-from trainwright.contract.plan import (
-    ApiSettings,
-    ArgumentValue,
-    BucketStore,
-    CheckpointSettings,
-    CheckpointStoreSettings,
+from trainwright.contract.dataset import (
     ClassesSettings,
     DatasetSettings,
     DatasetSource,
-    DeliverySettings,
     Directories,
-    ExportSettings,
     FolderSource,
-    FolderStore,
-    GateSettings,
-    ModelSettings,
-    OnnxSettings,
-    ParitySettings,
-    RunIdentity,
-    RunPlan,
     SampleSource,
+    SplitSettings,
+)
+from trainwright.contract.delivery import (
+    ApiSettings,
+    BucketStore,
+    CheckpointSettings,
+    CheckpointStoreSettings,
+    DeliverySettings,
+    FolderStore,
     SealingSettings,
     SmallPartSettings,
-    SplitSettings,
-    TrainingSettings,
+)
+from trainwright.contract.plan import (
+    ModelSettings,
+    RunIdentity,
+    RunPlan,
 )
 from trainwright.contract.report import (
     Adjustments,
@@ -46,6 +44,14 @@ from trainwright.contract.report import (
     PromotionReport,
     PublishingReport,
     RunReport,
+)
+from trainwright.contract.training import (
+    ArgumentValue,
+    ExportSettings,
+    GateSettings,
+    OnnxSettings,
+    ParitySettings,
+    TrainingSettings,
 )
 from trainwright.contract.words import (
     MOST_CHECKPOINTS,

@@ -1,0 +1,78 @@
+"""`dataset` of a plan: where annotations are, and how a dataset is made of them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainwright.contract.words import Contract
+
+
+class FolderSource(Contract):
+    """A tree of annotations, as a path below the data folder of the execution."""
+
+    path: str = "."
+
+
+class SampleSource(Contract):
+    """Generated shapes; image i of seed s is always the same, and no two indexes share a seed."""
+
+    images: int = Field(default=320, ge=10)
+    image_size: int = Field(default=160, ge=32, le=2048)
+    seed: int = Field(default=0, ge=0)
+
+
+class DatasetSource(Contract):
+    """Where annotations come from: exactly one member is set."""
+
+    folder: FolderSource | None = None
+    sample: SampleSource | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.folder is None) == (self.sample is None):
+            raise ValueError("set exactly one of folder, sample")
+        return self
+
+
+class Directories(Contract):
+    """The three trees below the source's root."""
+
+    data: str = "data"
+    seed: str = "data-seed"
+    deleted: str = "data_deleted"
+
+
+class ClassesSettings(Contract):
+    """The class map: names in the order of their ids, or a file of the source."""
+
+    inline: tuple[str, ...] | None = None
+    from_source: str | None = "classes.json"
+
+
+class SplitSettings(Contract):
+    """Percentages of the split, their seed, and what may never be on both sides of it."""
+
+    train: int = Field(default=70, ge=1, le=100)
+    valid: int = Field(default=20, ge=1, le=100)
+    test: int = Field(default=10, ge=1, le=100)
+    seed: int = 0
+    group_by: Literal["media", "image"] = "media"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.train + self.valid + self.test != 100:
+            raise ValueError(f"train + valid + test is {self.train + self.valid + self.test}, not 100")
+        return self
+
+
+class DatasetSettings(Contract):
+    """How the dataset is built from the annotations."""
+
+    source: DatasetSource
+    directories: Directories = Directories()
+    classes: ClassesSettings = ClassesSettings()
+    include_seed: bool = False
+    split: SplitSettings = SplitSettings()
+    max_corrupt_percent: float = Field(default=5, ge=0, le=100)

@@ -1,0 +1,63 @@
+"""`training`, `export` and `gate` of a plan: how a model is made, and what it must reach."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainwright.contract.words import Contract
+
+ArgumentValue = bool | int | float | str
+
+
+class TrainingSettings(Contract):
+    """How YOLO is trained."""
+
+    base_model: str = "yolo26m.pt"
+    epochs: int = Field(default=120, ge=1)
+    batch_size: int = Field(default=11, ge=1)
+    image_size: int = Field(default=1280, ge=32, multiple_of=32)
+    save_period: int = Field(default=1, ge=-1)
+    workers: int = Field(default=24, ge=0)
+    patience: int = Field(default=100, ge=0)
+    seed: int = Field(default=0, ge=0)
+    optimizer: str = "auto"
+    learning_rate: float = Field(default=0.01, gt=0)
+    warmup_epochs: float = Field(default=3.0, ge=0)
+    close_mosaic: int = Field(default=10, ge=0)
+    mixed_precision: bool = True
+    arguments: dict[str, ArgumentValue] = Field(default={})
+
+
+class OnnxSettings(Contract):
+    """What the exported ONNX model looks like."""
+
+    image_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    dynamic_batch: bool = True
+    max_batch: int = Field(default=8, ge=1)
+    nms: bool = True
+    half: bool = False
+    opset: int | None = None
+    simplify: bool = True
+
+
+class ParitySettings(Contract):
+    """How much the export must agree with the weights on real images."""
+
+    images: int = Field(default=16, ge=1)
+    min_match_percent: float = Field(default=99, ge=0, le=100)
+
+
+class ExportSettings(Contract):
+    """The export and its proof."""
+
+    onnx: OnnxSettings = OnnxSettings()
+    parity: ParitySettings = ParitySettings()
+
+
+class GateSettings(Contract):
+    """What a model must reach on the test split to be delivered as good."""
+
+    metric: Literal["mAP50", "mAP50to95", "precision", "recall"] = "mAP50to95"
+    minimum: float = Field(default=0.0, ge=0, le=1)
