@@ -11,6 +11,23 @@ from __future__ import annotations
 from trainwright.contract import Contract, DatasetReport, Digest, PartReport
 
 
+class Parent(Contract):
+    """The version that a training starts from: fetched, verified and opened; every path is in the workspace.
+
+    `weights` is a `.pt` file that was made here from plain tensors, so whatever may be done with weights of
+    our own may be done with it. `manifest` is that of the dataset it was trained on, if it came along.
+    `metrics` are those of its own test split.
+    """
+
+    model: str
+    version: str
+    digest: Digest
+    weights: str
+    class_names: tuple[str, ...]
+    manifest: str | None = None
+    metrics: dict[str, float]
+
+
 class Dataset(Contract):
     """A built dataset: `data.yaml` below `folder` is what Ultralytics reads."""
 
