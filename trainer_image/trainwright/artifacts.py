@@ -39,7 +39,11 @@ class Dataset(Contract):
 
 
 class Weights(Contract):
-    """Trained weights of the best epoch, a `.pt` file."""
+    """Trained weights of the best epoch, a `.pt` file.
+
+    `history` is a CSV file with a row for each epoch: losses, metrics and learning rates, by Ultralytics'
+    names. It is empty where nothing is known of the epochs.
+    """
 
     path: str
     digest: Digest
@@ -47,6 +51,7 @@ class Weights(Contract):
     batch_size: int
     metrics: dict[str, float]
     resumed_from_epoch: int | None = None
+    history: str = ""
 
 
 class Evaluation(Contract):
