@@ -24,6 +24,17 @@ from trainwright.contract.delivery import (
     SealingSettings,
     SmallPartSettings,
 )
+from trainwright.contract.evaluation import (
+    CURVE_POINTS,
+    ClassResult,
+    ComparedClass,
+    Comparison,
+    ConfusedPair,
+    ErrorBox,
+    EvaluationDetails,
+    ImageErrors,
+    Latency,
+)
 from trainwright.contract.plan import (
     ModelSettings,
     RunIdentity,
@@ -67,6 +78,7 @@ from trainwright.contract.words import (
 )
 
 __all__ = [
+    "CURVE_POINTS",
     "MOST_CHECKPOINTS",
     "TERMINATION_MESSAGE_BYTES",
     "Adjustments",
@@ -77,7 +89,11 @@ __all__ = [
     "CheckpointReport",
     "CheckpointSettings",
     "CheckpointStoreSettings",
+    "ClassResult",
     "ClassesSettings",
+    "ComparedClass",
+    "Comparison",
+    "ConfusedPair",
     "Contract",
     "DatasetReport",
     "DatasetSettings",
@@ -86,6 +102,8 @@ __all__ = [
     "Digest",
     "Directories",
     "Document",
+    "ErrorBox",
+    "EvaluationDetails",
     "ExitCode",
     "ExportSettings",
     "FailureReport",
@@ -93,6 +111,8 @@ __all__ = [
     "FolderStore",
     "GateSettings",
     "ImageCounts",
+    "ImageErrors",
+    "Latency",
     "Metrics",
     "ModelReport",
     "ModelSettings",
