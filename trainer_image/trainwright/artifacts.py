@@ -29,12 +29,16 @@ class Parent(Contract):
 
 
 class Dataset(Contract):
-    """A built dataset: `data.yaml` below `folder` is what Ultralytics reads."""
+    """A built dataset: `data.yaml` below `folder` is what Ultralytics reads.
+
+    `manifest` has a line for each image, `summary` the counts of images and boxes by split and class.
+    """
 
     folder: str
     report: DatasetReport
     class_names: tuple[str, ...]
     manifest: str
+    summary: str
     quarantine: str
 
 

@@ -179,7 +179,7 @@ class _Execution:
                 Dataset,
                 inputs=(self._plan.dataset.model_dump_json(),),
                 make=lambda: build_dataset(self._plan, self._places, self._progress),
-                files=lambda made: (made.manifest, made.quarantine, f"{made.folder}/data.yaml"),
+                files=lambda made: (made.manifest, made.summary, made.quarantine, f"{made.folder}/data.yaml"),
                 found=lambda made: {"dataset": made.report},
                 is_whole=lambda made: dataset_is_whole(made, self._places.workspace),
             )

@@ -11,6 +11,7 @@ from trainwright.errors import ConfigurationError, DataError
 from trainwright_trainer.annotations.items import (
     IMAGE_SUFFIXES,
     Item,
+    Rules,
     UnfitError,
     check_image,
     check_label,
@@ -21,14 +22,16 @@ _MAX_LABEL_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FolderCandidate:
     """A name below a tree, with the image and label files found for it; either may be missing."""
 
     name: str
+    root: Path
     images: tuple[Path, ...]
     label: Path | None
+    stamp: str = ""
 
-    def read(self, root: Path, class_ids: frozenset[int]) -> Item:
+    def read(self, rules: Rules) -> Item:
         """Return the checked item, or raise `UnfitError`."""
         if not self.images:
             raise UnfitError("image is missing")
@@ -40,8 +43,10 @@ class Candidate:
             name=self.name,
             suffix=self.images[0].suffix.lower(),
             media=media_of(self.name),
-            image=check_image(_read_inside(root, self.images[0])),
-            label=check_label(_decode(_read_inside(root, self.label, _MAX_LABEL_BYTES)), class_ids),
+            image=check_image(_read_inside(self.root, self.images[0])),
+            label=check_label(
+                _decode(_read_inside(self.root, self.label, _MAX_LABEL_BYTES)), rules.class_ids
+            ),
         )
 
 
@@ -63,12 +68,12 @@ def find_root(path: str, data: Path | None) -> Path:
     return root
 
 
-def find_candidates(root: Path, settings: DatasetSettings) -> list[Candidate]:
+def find_candidates(root: Path, settings: DatasetSettings) -> list[FolderCandidate]:
     """Return all names of the wanted trees in order; of two annotations the validated one counts."""
     trees = [settings.directories.data, *([settings.directories.seed] if settings.include_seed else [])]
-    found: dict[str, Candidate] = {}
+    found: dict[str, FolderCandidate] = {}
     for tree in reversed(trees):
-        found.update({candidate.name: candidate for candidate in _walk_tree(root / tree)})
+        found.update({candidate.name: candidate for candidate in _walk_tree(root, tree)})
     if not any(candidate.images for candidate in found.values()):
         looked_at = ", ".join(f"{tree}/images" for tree in trees)
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -79,14 +84,14 @@ def find_candidates(root: Path, settings: DatasetSettings) -> list[Candidate]:
     return [found[name] for name in sorted(found)]
 
 
-def _walk_tree(tree: Path) -> Iterator[Candidate]:
+def _walk_tree(root: Path, tree: str) -> Iterator[FolderCandidate]:
     images: dict[str, list[Path]] = {}
-    for path in _list_files(tree / "images"):
+    for path in _list_files(root / tree / "images"):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             images.setdefault(path.stem, []).append(path)
-    labels = {path.stem: path for path in _list_files(tree / "labels") if path.suffix == ".txt"}
+    labels = {path.stem: path for path in _list_files(root / tree / "labels") if path.suffix == ".txt"}
     for name in images.keys() | labels.keys():
-        yield Candidate(name, tuple(sorted(images.get(name, ()))), labels.get(name))
+        yield FolderCandidate(name, root, tuple(sorted(images.get(name, ()))), labels.get(name))
 
 
 def _list_files(folder: Path) -> list[Path]:

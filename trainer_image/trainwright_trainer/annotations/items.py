@@ -17,6 +17,7 @@ from PIL.Image import open as open_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 MIN_SIDE = 10  # Ultralytics ignores smaller images
+LOOK_SIZE = (9, 8)  # columns and rows of the small grey picture that near-duplicates are known by
 
 _FRAME_SUFFIX = re.compile(r"[_-](?:f(?:rame)?[_-]?)?\d+$", re.IGNORECASE)
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -35,13 +36,30 @@ class UnfitError(Exception):
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What an annotation must obey beyond being well-formed."""
+
+    class_ids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A fully decodable image: our own bytes of it, and what its pixels told while they were at hand."""
+
+    data: bytes
+    width: int
+    height: int
+    look: bytes  # the whole of it in `LOOK_SIZE` grey pixels
+
+
+@dataclass(frozen=True)
 class Item:
-    """An image that obeys the rules: our own bytes of it, and its label lines."""
+    """An annotation that obeys the rules: its image, and its label lines."""
 
     name: str
     suffix: str
     media: str
-    image: bytes
+    image: Picture
     label: str
 
 
@@ -85,8 +103,8 @@ def _problems_of_line(columns: Sequence[str], class_ids: frozenset[int]) -> list
     return problems
 
 
-def check_image(data: bytes) -> bytes:
-    """Return the bytes of a fully decodable image; raise `UnfitError` otherwise.
+def check_image(data: bytes) -> Picture:
+    """Return what there is to know of a fully decodable image; raise `UnfitError` otherwise.
 
     Bytes after a JPEG's end are cut off: Ultralytics would rewrite such a file in place.
     """
@@ -98,13 +116,19 @@ def check_image(data: bytes) -> bytes:
             with open_image(BytesIO(data)) as image:
                 image.load()
                 width, height = image.size
+                look = _look_of(image)
     except _UNDECODABLE as error:
         raise UnfitError("image can't be decoded: unknown format, truncated or damaged") from error
     if min(width, height) < MIN_SIDE:
         raise UnfitError(f"image is {width} x {height} pixels, smaller than {MIN_SIDE}")
     if data.startswith(_JPEG_START):
-        return _trim_jpeg(data)
-    return data
+        data = _trim_jpeg(data)
+    return Picture(data, width, height, look)
+
+
+def _look_of(image: Image.Image) -> bytes:
+    grey = image.convert("L")  # the mean of each of its parts, whatever the size
+    return grey.resize(LOOK_SIZE, Image.Resampling.BOX, reducing_gap=2.0).tobytes()
 
 
 def _trim_jpeg(data: bytes) -> bytes:

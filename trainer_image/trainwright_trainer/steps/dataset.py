@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainwright.artifacts import Dataset
 from trainwright.contract import (
@@ -21,7 +21,8 @@ from trainwright.contract import (
 from trainwright.errors import DataError
 from trainwright_trainer.annotations.classes import load_classes, names_by_position
 from trainwright_trainer.annotations.folder import find_candidates, find_root
-from trainwright_trainer.annotations.items import Item, UnfitError
+from trainwright_trainer.annotations.items import Item, Rules, UnfitError, check_image
+from trainwright_trainer.annotations.manifest import ManifestImage, read_images, write_manifest
 from trainwright_trainer.annotations.sample import CLASS_NAMES, draw_samples
 from trainwright_trainer.annotations.splitting import SPLITS, Entry, Split, split_entries
 from trainwright_trainer.files import commit_folder, digest_bytes, digest_file
@@ -40,16 +41,25 @@ class _Record:
     media: str
     image_digest: str
     image_size: int
+    width: int
+    height: int
     label_digest: str
+    label_size: int
+    boxes: dict[int, int]
 
-    def to_json(self, split: Split) -> dict[str, str | int]:
-        return {
-            "split": split,
-            "name": self.name + self.suffix,
-            "image": self.image_digest,
-            "imageSize": self.image_size,
-            "label": self.label_digest,
-        }
+    def to_line(self, split: Split) -> ManifestImage:
+        return ManifestImage(
+            name=self.name + self.suffix,
+            split=split,
+            media=self.media,
+            image=self.image_digest,
+            image_size=self.image_size,
+            width=self.width,
+            height=self.height,
+            label=self.label_digest,
+            label_size=self.label_size,
+            boxes=self.boxes,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,8 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher) -> Dataset:
         folder=FOLDER,
         report=report,
         class_names=annotations.class_names,
-        manifest=f"{FOLDER}/manifest.json",
+        manifest=f"{FOLDER}/manifest.jsonl",
+        summary=f"{FOLDER}/summary.json",
         quarantine=f"{FOLDER}/quarantine.jsonl",
     )
 
@@ -96,16 +107,15 @@ def dataset_is_whole(dataset: Dataset, workspace: Path) -> bool:
     """Return whether the manifest's images are there with their sizes, and its labels as they were."""
     folder = workspace / dataset.folder
     try:
-        manifest = json.loads((workspace / dataset.manifest).read_bytes())
-        return all(_is_whole(image, folder) for image in manifest["images"])
-    except (OSError, ValueError):
+        return all(_is_whole(image, folder) for image in read_images(workspace / dataset.manifest))
+    except (OSError, DataError):
         return False
 
 
-def _is_whole(image: dict[str, Any], folder: Path) -> bool:
-    label = (folder / "labels" / image["split"] / image["name"]).with_suffix(".txt")
-    size = (folder / "images" / image["split"] / image["name"]).stat().st_size
-    return bool(size == image["imageSize"] and digest_file(label) == image["label"])
+def _is_whole(image: ManifestImage, folder: Path) -> bool:
+    label = (folder / "labels" / image.split / image.name).with_suffix(".txt")
+    size = (folder / "images" / image.split / image.name).stat().st_size
+    return size == image.image_size and digest_file(label) == image.label
 
 
 def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
@@ -115,12 +125,12 @@ def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
     root = find_root(settings.source.folder.path, places.data)
     candidates = find_candidates(root, settings)
     classes = load_classes(settings.classes, root)
-    class_ids = frozenset(classes)
+    rules = Rules(frozenset(classes))
 
     def read_all() -> Iterator[Item | _Unfit]:
         for candidate in candidates:
             try:
-                yield candidate.read(root, class_ids)
+                yield candidate.read(rules)
             except UnfitError as error:
                 yield _Unfit(candidate.name, str(error))
 
@@ -133,7 +143,7 @@ def _open_sample(source: SampleSource, split: SplitSettings) -> _Annotations:
             name=drawn.name,
             suffix=".png",
             media=drawn.name,  # every drawing is a scene of its own
-            image=drawn.png,
+            image=check_image(drawn.png),
             label="".join(shape.to_line() + "\n" for shape in drawn.shapes),
         )
         for drawn in draw_samples(source)
@@ -151,11 +161,23 @@ def _fill_pool(pool: Path, annotations: _Annotations, watcher: Watcher) -> tuple
             unfit.append(item)
         else:
             label = item.label.encode()
-            (pool / (item.name + item.suffix)).write_bytes(item.image)
+            (pool / (item.name + item.suffix)).write_bytes(item.image.data)
             (pool / f"{item.name}.txt").write_bytes(label)
-            image_digest, label_digest = digest_bytes(item.image), digest_bytes(label)
-            size = len(item.image)
-            records.append(_Record(item.name, item.suffix, item.media, image_digest, size, label_digest))
+            boxes = Counter(int(line.split()[0]) for line in item.label.splitlines())
+            records.append(
+                _Record(
+                    name=item.name,
+                    suffix=item.suffix,
+                    media=item.media,
+                    image_digest=digest_bytes(item.image.data),
+                    image_size=len(item.image.data),
+                    width=item.image.width,
+                    height=item.image.height,
+                    label_digest=digest_bytes(label),
+                    label_size=len(label),
+                    boxes=dict(sorted(boxes.items())),
+                )
+            )
         watcher.advance(done / annotations.total)
     return records, unfit
 
@@ -190,23 +212,20 @@ def _write_papers(
     class_names: tuple[str, ...],
 ) -> DatasetReport:
     """Write manifest, quarantine list, data.yaml; the digest covers classes, splits and contents."""
-    images = sorted((record.to_json(splits[record.name]) for record in records), key=_digest_line)
-    lines = [json.dumps(class_names), *map(_digest_line, images)]
-    digest = digest_bytes("\n".join(lines).encode())
-    _write_json(partial / "manifest.json", {"digest": digest, "classes": class_names, "images": images})
+    images = sorted((record.to_line(splits[record.name]) for record in records), key=lambda line: line.name)
+    digest = write_manifest(partial / "manifest.jsonl", class_names, images).digest
+    count = {split: sum(image.split == split for image in images) for split in SPLITS}
+    _write_json(
+        partial / "summary.json", {"digest": digest, "splits": {s: {"images": n} for s, n in count.items()}}
+    )
     quarantined = [json.dumps({"name": item.name, "reason": item.reason}) + "\n" for item in unfit]
     (partial / "quarantine.jsonl").write_text("".join(quarantined), encoding="utf-8")
     # JSON is YAML; without `path` Ultralytics looks beside the file, wherever it is mounted.
     split_folders = {"train": "images/train", "val": "images/valid", "test": "images/test"}
     _write_json(partial / "data.yaml", {**split_folders, "names": dict(enumerate(class_names))})
-    count = {split: sum(image["split"] == split for image in images) for split in SPLITS}
     return DatasetReport(
         digest=digest, images=ImageCounts(**count), quarantined=len(quarantined), classes=len(class_names)
     )
-
-
-def _digest_line(image: dict[str, str | int]) -> str:
-    return f"{image['split']} {image['name']} {image['image']} {image['label']}"
 
 
 def _write_json(path: Path, value: object) -> None:
