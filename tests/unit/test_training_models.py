@@ -87,7 +87,8 @@ def dataset_of(content: bytes) -> Dataset:
     report = DatasetReport(
         digest=digest_bytes(content), images=ImageCounts(train=1, valid=1, test=1), quarantined=0, classes=1
     )
-    return Dataset(folder="d", report=report, class_names=("part",), manifest="d/m", summary="d/s", quarantine="d/q")
+    papers = {"manifest": "d/m", "summary": "d/s", "quarantine": "d/q"}
+    return Dataset(folder="d", report=report, class_names=("part",), **papers)
 
 
 def test_a_changed_dataset_is_trained_on_though_an_earlier_one_was_trained_to_the_end(tmp_path: Path) -> None:
