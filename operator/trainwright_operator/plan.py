@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from trainwright.contract import RunPlan
+from trainwright.contract import ClassMapError, RunPlan, parse_class_map
 from trainwright.training_arguments import check_arguments
 from trainwright_operator.api import TrainingRunSpec
 from trainwright_operator.quantities import memory_limit, parse_quantity
@@ -25,6 +24,8 @@ CHOICES = (
     ("delivery", "sealing", "recipients"),
 )
 """Sections with one member each: a run that chooses one replaces a default that chose another."""
+
+_BESIDE_A_CHOICE = {"variants", "slots"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def merge_sections(low: Object, high: Object) -> Object:
         chosen, target = high, merged
         for section in sections:
             chosen, target = chosen.get(section) or {}, target.get(section) or {}
-        if chosen.get(choice):
+        if (chosen.get(choice) or {}).keys() - _BESIDE_A_CHOICE:
             target[choice] = _prefer(target[choice], chosen[choice])
     if high.get("profile"):
         merged["profile"] = high["profile"]  # a version or kind belongs to the name beside it
@@ -165,35 +166,20 @@ def _dataset(section: Object, class_map: str | None, problems: list[str]) -> Obj
     claim = dataset["source"].get("persistentVolumeClaim")
     if claim:
         dataset["source"] = {"folder": {"path": claim.get("path", "/").strip("/") or "."}}
+    classes = {key: value for key, value in dataset.get("classes", {}).items() if key != "configMapKeyRef"}
     if class_map is not None:
-        dataset["classes"] = {"inline": parse_class_map(class_map, problems), "fromSource": None}
-    elif dataset.get("classes", {}).get("inline"):
-        dataset["classes"] = {"inline": dataset["classes"]["inline"], "fromSource": None}
-    return dataset
+        classes["map"] = _parse_classes(class_map, problems)
+    if "inline" in classes or "map" in classes:
+        classes["fromSource"] = None
+    return dataset | {"classes": classes}
 
 
-def parse_class_map(text: str, problems: list[str]) -> list[str]:
-    """Return class names from a JSON or YAML list of names or of `{Id, Name}`; adds to `problems`."""
-    field = "spec.dataset.classes.configMapKeyRef"
+def _parse_classes(text: str, problems: list[str]) -> Object | None:
     try:
-        items = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problems.append(f"{field}: not JSON or YAML: {str(error).splitlines()[0]}")
-        return []
-    if isinstance(items, list) and items and all(isinstance(item, str) for item in items):
-        return list(items)
-    if (
-        isinstance(items, list)
-        and items
-        and all(isinstance(i, dict) and {"Id", "Name"} <= i.keys() for i in items)
-    ):
-        names = {int(item["Id"]): str(item["Name"]) for item in items}
-        if sorted(names) == list(range(len(items))):
-            return [names[index] for index in sorted(names)]
-        problems.append(f"{field}: ids are {sorted(names)}: number the classes from 0 without gaps")
-        return []
-    problems.append(f"{field}: not a list of class names, nor of {{Id, Name}} objects")
-    return []
+        return parse_class_map(text).model_dump(mode="json", by_alias=True)
+    except ClassMapError as error:
+        problems.append(f"spec.dataset.classes.configMapKeyRef: {error}")
+        return None
 
 
 def _delivery(section: Object) -> Object:

@@ -131,9 +131,9 @@ def test_unvalidated_annotations_come_in_only_when_asked_for(tmp_path: Path, sou
     ("content", "problem"),
     [
         (None, "is not in the source"),
-        ("{", "can't be read as a list of classes"),
-        ('[{"Id": -1, "Name": "x"}]', "can't be read as a list of classes"),
-        ('[{"Id": 1, "Name": "x"}, {"Id": 1, "Name": "y"}]', "uses a class id twice"),
+        ("{", "not JSON or YAML"),
+        ('[{"Id": -1, "Name": "x"}]', r"classes\.0\.id: .* \(it is -1\)"),
+        ('[{"Id": 1, "Name": "x"}, {"Id": 1, "Name": "y"}]', "id 1 is both 'x' and 'y'"),
         ("[]", "names no class"),
     ],
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Any
 
 import pytest
 from builders import RunBuilder
 
 from trainwright.contract import RunPlan
-from trainwright_operator.plan import merge_spec, model_version, parse_class_map, resolve_plan
+from trainwright_operator.plan import Resolution, merge_sections, merge_spec, model_version, resolve_plan
 from trainwright_operator.references import find_excess, find_problems, required
 
 
@@ -89,27 +90,44 @@ def test_a_run_without_delivery_ends_when_the_model_is_verified() -> None:
     assert plan.stages[-1] == "Verification"
 
 
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ('["bolt", "nut"]', ["bolt", "nut"]),
-        ('[{"Id": 1, "Name": "nut"}, {"Id": 0, "Name": "bolt"}]', ["bolt", "nut"]),
-        ("- bolt\n- nut\n", ["bolt", "nut"]),
-    ],
-)
-def test_class_maps_are_read_in_their_usual_forms(text: str, names: list[str]) -> None:
-    problems: list[str] = []
-    assert parse_class_map(text, problems) == names
-    assert problems == []
+def resolve_classes(classes: dict[str, Any], text: str | None = None) -> Resolution:
+    run = RunBuilder().spec(dataset={"source": {"sample": {}}, "classes": classes}).build()
+    return resolve_plan(run, merge_spec({}, run["spec"]), text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[1, 2]", '[{"Id": 0, "Name": "a"}, {"Id": 2, "Name": "b"}]', "[: :"]
-)
+KEY = {"configMapKeyRef": {"name": "parts", "key": "classes.json"}}
+
+
+def test_the_class_map_of_a_config_map_is_in_the_plan_whole() -> None:
+    text = '[{"Id": 1, "Name": "nut"}, {"Id": 0, "Name": "bolt", "ShortName": "b", "Color": "#f00"}]'
+    plan = resolve_classes({**KEY, "slots": 4}, text).plan
+    assert plan is not None
+    assert plan.dataset.classes.from_source is None
+    found = plan.dataset.classes.given
+    assert found is not None
+    assert found.names == ("bolt", "nut", "unused-2", "unused-3")
+    assert found.classes[0].color == "#f00"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1, 2]", "[]", "[: :"])
 def test_a_bad_class_map_is_a_problem_that_names_its_field(text: str) -> None:
-    problems: list[str] = []
-    assert parse_class_map(text, problems) == []
-    assert "spec.dataset.classes.configMapKeyRef" in problems[0]
+    (problem,) = resolve_classes(KEY, text).problems
+    assert problem.startswith("spec.dataset.classes.configMapKeyRef: ")
+
+
+def test_variants_that_meet_another_class_are_refused() -> None:
+    variants = [{"name": "wet", "offset": 1}]
+    (problem,) = resolve_classes({"inline": ["bolt", "nut"], "variants": variants}).problems
+    assert "spec.dataset.classes" in problem
+    assert "id 1 is both" in problem
+
+
+def test_a_map_of_the_run_replaces_that_of_the_defaults_and_its_variants_only_add_to_it() -> None:
+    defaults = {"dataset": {"classes": {"inline": ["bolt"], "slots": 9}}}
+    source = {"dataset": {"source": {"sample": {}}, "classes": {"fromSource": "x.json"}}}
+    assert merge_sections(defaults, source)["dataset"]["classes"] == {"fromSource": "x.json"}
+    more = {"dataset": {"classes": {"slots": 20}}}
+    assert merge_sections(defaults, more)["dataset"]["classes"] == {"inline": ["bolt"], "slots": 20}
 
 
 def test_every_missing_object_is_named_with_what_it_needs() -> None:

@@ -11,7 +11,7 @@ import pytest
 from annotation_trees import Silent, plan_of
 
 from trainwright.artifacts import Dataset
-from trainwright.contract import DatasetReport, GateSettings, ImageCounts
+from trainwright.contract import ClassMap, DatasetReport, GateSettings, ImageCounts
 from trainwright.errors import ConfigurationError
 from trainwright_trainer import yolo
 from trainwright_trainer.checkpoints import CheckpointNote
@@ -88,7 +88,7 @@ def dataset_of(content: bytes) -> Dataset:
         digest=digest_bytes(content), images=ImageCounts(train=1, valid=1, test=1), quarantined=0, classes=1
     )
     papers = {"manifest": "d/m", "summary": "d/s", "quarantine": "d/q"}
-    return Dataset(folder="d", report=report, class_names=("part",), **papers)
+    return Dataset(folder="d", report=report, class_map=ClassMap.of_names(["part"]), **papers)
 
 
 def test_a_changed_dataset_is_trained_on_though_an_earlier_one_was_trained_to_the_end(tmp_path: Path) -> None:

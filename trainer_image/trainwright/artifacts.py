@@ -8,7 +8,7 @@ Paths are relative to the workspace, so that a journal still holds when the work
 
 from __future__ import annotations
 
-from trainwright.contract import Contract, DatasetReport, Digest, PartReport
+from trainwright.contract import ClassMap, Contract, DatasetReport, Digest, PartReport
 
 
 class Parent(Contract):
@@ -23,9 +23,14 @@ class Parent(Contract):
     version: str
     digest: Digest
     weights: str
-    class_names: tuple[str, ...]
+    class_map: ClassMap
     manifest: str | None = None
     metrics: dict[str, float]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class position of its model."""
+        return self.class_map.names
 
 
 class Dataset(Contract):
@@ -36,10 +41,15 @@ class Dataset(Contract):
 
     folder: str
     report: DatasetReport
-    class_names: tuple[str, ...]
+    class_map: ClassMap
     manifest: str
     summary: str
     quarantine: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class position of the model."""
+        return self.class_map.names
 
 
 class Weights(Contract):

@@ -93,16 +93,30 @@ class Directories(Section):
     )
 
 
-ClassName = Annotated[str, Field(min_length=1, max_length=63)]
+ClassName = Annotated[str, Field(min_length=1, max_length=contract.LONGEST_CLASS_NAME)]
+
+
+class ClassVariant(Section):
+    """One more form of every class, as a season or a mode of the camera: its ids are the classes', moved."""
+
+    name: ClassName = Field(description="Stands behind the class in its name, as in: bolt (wet).")
+    offset: int = Field(
+        ge=1,
+        le=contract.MOST_SLOTS - 1,
+        description="What is added to a class's id: with 20, class 3 is 23 in this form.",
+    )
 
 
 class Classes(Section):
-    """The classes of the labels. Set at most one of its fields. Default: the source's classes.json."""
+    """The classes of the labels. Set at most one of configMapKeyRef, inline, fromSource.
+
+    Default: the source's classes.json.
+    """
 
     config_map_key_ref: ConfigMapKey | None = Field(
         default=None,
-        description="The class map is a key of a ConfigMap: a JSON list of names,"
-        " or of objects with Id and Name.",
+        description="The class map is a key of a ConfigMap, in any form that a class file may have: a"
+        " JSON or YAML list of names, or of objects with Id, Name, ShortName and Color.",
     )
     inline: tuple[ClassName, ...] | None = Field(
         default=None,
@@ -112,8 +126,21 @@ class Classes(Section):
     )
     from_source: RelativePath | None = Field(
         default=None,
-        description="The class map is a file of the source: a JSON list of names, or of objects with Id and"
-        " Name. Default: classes.json.",
+        description="The class map is a file of the source: a JSON or YAML list of names, or of objects with"
+        " Id, Name, ShortName and Color. Default: classes.json.",
+    )
+    variants: tuple[ClassVariant, ...] | None = Field(
+        default=None,
+        max_length=64,
+        description="Further forms of every class, with ids of their own."
+        " They replace those of the class map.",
+    )
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=contract.MOST_SLOTS,
+        description="How many classes the model counts; those beyond the map are free for classes to come."
+        " Default: as many as the map has.",
     )
 
     rules = (

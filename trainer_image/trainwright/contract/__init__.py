@@ -5,6 +5,15 @@ built-in ones. `RunReport` comes back: live in `status.trainer` of the run, and 
 its termination message. `ExitCode` says the same to whoever sees neither.
 """
 
+from trainwright.contract.classes import (
+    LONGEST_CLASS_NAME,
+    MOST_SLOTS,
+    ClassEntry,
+    ClassMap,
+    ClassMapError,
+    ClassVariant,
+    parse_class_map,
+)
 from trainwright.contract.dataset import (
     ClassesSettings,
     DatasetSettings,
@@ -79,7 +88,9 @@ from trainwright.contract.words import (
 
 __all__ = [
     "CURVE_POINTS",
+    "LONGEST_CLASS_NAME",
     "MOST_CHECKPOINTS",
+    "MOST_SLOTS",
     "TERMINATION_MESSAGE_BYTES",
     "Adjustments",
     "ApiSettings",
@@ -89,7 +100,11 @@ __all__ = [
     "CheckpointReport",
     "CheckpointSettings",
     "CheckpointStoreSettings",
+    "ClassEntry",
+    "ClassMap",
+    "ClassMapError",
     "ClassResult",
+    "ClassVariant",
     "ClassesSettings",
     "ComparedClass",
     "Comparison",
@@ -135,4 +150,5 @@ __all__ = [
     "StageGroup",
     "TrainingSettings",
     "digest_of",
+    "parse_class_map",
 ]

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from trainwright.contract.classes import MOST_SLOTS, ClassMap, ClassVariant
 from trainwright.contract.words import Contract
 
 
@@ -45,10 +46,28 @@ class Directories(Contract):
 
 
 class ClassesSettings(Contract):
-    """The class map: names in the order of their ids, or a file of the source."""
+    """The class map: names in the order of their ids, a whole map, or else a file of the source.
+
+    `variants` and `slots` hold for any of them, and replace those that a map has.
+    """
 
     inline: tuple[str, ...] | None = None
+    map: ClassMap | None = None
     from_source: str | None = "classes.json"
+    variants: tuple[ClassVariant, ...] | None = None
+    slots: int | None = Field(default=None, ge=1, le=MOST_SLOTS)
+
+    @property
+    def given(self) -> ClassMap | None:
+        """The class map, unless a file of the source has it."""
+        if self.inline is not None:
+            return ClassMap.of_names(self.inline, self.variants or (), self.slots)
+        return self.map and self.map.replace_layout(self.variants, self.slots)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _ = self.given  # its own rules
+        return self
 
 
 class SplitSettings(Contract):

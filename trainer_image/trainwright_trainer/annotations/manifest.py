@@ -1,7 +1,8 @@
 """The manifest of a dataset: a header, then a line for each image in the order of names, all by digest.
 
-The digest of the whole covers the classes, and name, split, image and label of each line: the same for the
-same content wherever, whenever and in whatever order it was built. Readers and writers hold a line at a time.
+The digest of the whole covers the names of the classes, and name, split, image and label of each line: the
+same for the same content wherever, whenever and in whatever order it was built. Readers and writers hold a
+line at a time.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from trainwright.contract import Contract, Digest
+from trainwright.contract import ClassMap, Contract, Digest
 from trainwright.errors import DataError
 from trainwright_trainer.annotations.splitting import Split
 
@@ -27,8 +28,13 @@ class ManifestHeader(Contract):
 
     version: int = 1
     digest: Digest
-    classes: tuple[str, ...]
+    class_map: ClassMap
     images: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each class position."""
+        return self.class_map.names
 
 
 class ManifestImage(Contract):
@@ -46,17 +52,17 @@ class ManifestImage(Contract):
     boxes: dict[int, int]
 
 
-def write_manifest(path: Path, classes: Sequence[str], images: Iterable[ManifestImage]) -> ManifestHeader:
+def write_manifest(path: Path, classes: ClassMap, images: Iterable[ManifestImage]) -> ManifestHeader:
     """Write the manifest of images that come in the order of their names."""
     lines, count = path.with_name(path.name + ".lines"), 0
-    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    digest = hashlib.sha256(json.dumps(classes.names).encode())
     with lines.open("w", encoding="utf-8") as file:
         for image in images:
             count += 1
             content = [image.name, image.split, image.image, image.label]
             digest.update(b"\n" + json.dumps(content).encode())
             file.write(image.model_dump_json(by_alias=True) + "\n")
-    header = ManifestHeader(digest=f"sha256:{digest.hexdigest()}", classes=tuple(classes), images=count)
+    header = ManifestHeader(digest=f"sha256:{digest.hexdigest()}", class_map=classes, images=count)
     with path.open("wb") as whole, lines.open("rb") as part:
         whole.write(header.model_dump_json(by_alias=True).encode() + b"\n")
         shutil.copyfileobj(part, whole)

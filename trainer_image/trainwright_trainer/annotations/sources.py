@@ -7,10 +7,11 @@ never written to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from trainwright.contract import ClassMap
 from trainwright_trainer.annotations.items import Item, Rules
 
 
@@ -36,8 +37,8 @@ class Source(Protocol):
     """Where annotations come from, opened: what is wrong with the whole of it has been said by now."""
 
     @property
-    def classes(self) -> Mapping[int, str]:
-        """The name of each class id that a label may have."""
+    def classes(self) -> ClassMap:
+        """What each class id that a label may have means."""
 
     def candidates(self, scratch: Path) -> Iterator[Candidate]:
         """Yield every annotation once, in any order.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from trainwright.artifacts import Dataset
 from trainwright.contract import (
+    ClassMap,
     DatasetReport,
     DatasetSettings,
     ImageCounts,
@@ -19,7 +20,7 @@ from trainwright.contract import (
     SplitSettings,
 )
 from trainwright.errors import DataError
-from trainwright_trainer.annotations.classes import load_classes, names_by_position
+from trainwright_trainer.annotations.classes import load_classes
 from trainwright_trainer.annotations.folder import find_candidates, find_root
 from trainwright_trainer.annotations.items import Item, Rules, UnfitError, check_image
 from trainwright_trainer.annotations.manifest import ManifestImage, read_images, write_manifest
@@ -74,7 +75,7 @@ class _Unfit:
 class _Annotations:
     """A source, opened: its classes, how many names it has, and its items one after the other."""
 
-    class_names: tuple[str, ...]
+    classes: ClassMap
     total: int
     items: Iterator[Item | _Unfit]
     split: SplitSettings
@@ -91,12 +92,12 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher) -> Dataset:
     entries = [Entry(record.name, record.media, record.image_digest) for record in records]
     splits = split_entries(entries, annotations.split)
     _move_into_splits(partial, records, splits)
-    report = _write_papers(partial, records, splits, unfit, annotations.class_names)
+    report = _write_papers(partial, records, splits, unfit, annotations.classes)
     commit_folder(partial, places.workspace / FOLDER)
     return Dataset(
         folder=FOLDER,
         report=report,
-        class_names=annotations.class_names,
+        class_map=annotations.classes,
         manifest=f"{FOLDER}/manifest.jsonl",
         summary=f"{FOLDER}/summary.json",
         quarantine=f"{FOLDER}/quarantine.jsonl",
@@ -125,7 +126,7 @@ def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
     root = find_root(settings.source.folder.path, places.data)
     candidates = find_candidates(root, settings)
     classes = load_classes(settings.classes, root)
-    rules = Rules(frozenset(classes))
+    rules = Rules(frozenset(classes.names_by_id))
 
     def read_all() -> Iterator[Item | _Unfit]:
         for candidate in candidates:
@@ -134,7 +135,7 @@ def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
             except UnfitError as error:
                 yield _Unfit(candidate.name, str(error))
 
-    return _Annotations(names_by_position(classes), len(candidates), read_all(), settings.split)
+    return _Annotations(classes, len(candidates), read_all(), settings.split)
 
 
 def _open_sample(source: SampleSource, split: SplitSettings) -> _Annotations:
@@ -148,7 +149,7 @@ def _open_sample(source: SampleSource, split: SplitSettings) -> _Annotations:
         )
         for drawn in draw_samples(source)
     )
-    return _Annotations(CLASS_NAMES, source.images, items, split)
+    return _Annotations(ClassMap.of_names(CLASS_NAMES), source.images, items, split)
 
 
 def _fill_pool(pool: Path, annotations: _Annotations, watcher: Watcher) -> tuple[list[_Record], list[_Unfit]]:
@@ -209,11 +210,11 @@ def _write_papers(
     records: Iterable[_Record],
     splits: dict[str, Split],
     unfit: Iterable[_Unfit],
-    class_names: tuple[str, ...],
+    classes: ClassMap,
 ) -> DatasetReport:
     """Write manifest, quarantine list, data.yaml; the digest covers classes, splits and contents."""
     images = sorted((record.to_line(splits[record.name]) for record in records), key=lambda line: line.name)
-    digest = write_manifest(partial / "manifest.jsonl", class_names, images).digest
+    digest = write_manifest(partial / "manifest.jsonl", classes, images).digest
     count = {split: sum(image.split == split for image in images) for split in SPLITS}
     _write_json(
         partial / "summary.json", {"digest": digest, "splits": {s: {"images": n} for s, n in count.items()}}
@@ -222,9 +223,9 @@ def _write_papers(
     (partial / "quarantine.jsonl").write_text("".join(quarantined), encoding="utf-8")
     # JSON is YAML; without `path` Ultralytics looks beside the file, wherever it is mounted.
     split_folders = {"train": "images/train", "val": "images/valid", "test": "images/test"}
-    _write_json(partial / "data.yaml", {**split_folders, "names": dict(enumerate(class_names))})
+    _write_json(partial / "data.yaml", {**split_folders, "names": dict(enumerate(classes.names))})
     return DatasetReport(
-        digest=digest, images=ImageCounts(**count), quarantined=len(quarantined), classes=len(class_names)
+        digest=digest, images=ImageCounts(**count), quarantined=len(quarantined), classes=len(classes.names)
     )
 
 
