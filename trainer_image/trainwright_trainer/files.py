@@ -33,6 +33,17 @@ def copy_atomically(source: Path, target: Path) -> None:
     _commit(partial, target)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where that can't be; a target that exists is an error."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # another volume, or one without hard links
+        with source.open("rb") as original, target.open("xb") as copy:
+            shutil.copyfileobj(original, copy)
+
+
 def commit_folder(partial: Path, final: Path) -> None:
     """Put a finished folder in the place of whatever was there before."""
     if final.exists():

@@ -5,6 +5,16 @@ built-in ones. `RunReport` comes back: live in `status.trainer` of the run, and 
 its termination message. `ExitCode` says the same to whoever sees neither.
 """
 
+from trainwright.contract.augmentation import (
+    Affine,
+    AugmentationSettings,
+    BrightnessContrast,
+    Flip,
+    HueSaturationValue,
+    MotionBlur,
+    Noise,
+    Transform,
+)
 from trainwright.contract.classes import (
     LONGEST_CLASS_NAME,
     MOST_SLOTS,
@@ -93,8 +103,11 @@ __all__ = [
     "MOST_SLOTS",
     "TERMINATION_MESSAGE_BYTES",
     "Adjustments",
+    "Affine",
     "ApiSettings",
     "ArgumentValue",
+    "AugmentationSettings",
+    "BrightnessContrast",
     "BucketStore",
     "Cause",
     "CheckpointReport",
@@ -122,15 +135,19 @@ __all__ = [
     "ExitCode",
     "ExportSettings",
     "FailureReport",
+    "Flip",
     "FolderSource",
     "FolderStore",
     "GateSettings",
+    "HueSaturationValue",
     "ImageCounts",
     "ImageErrors",
     "Latency",
     "Metrics",
     "ModelReport",
     "ModelSettings",
+    "MotionBlur",
+    "Noise",
     "OnnxSettings",
     "Outcome",
     "ParitySettings",
@@ -149,6 +166,7 @@ __all__ = [
     "Stage",
     "StageGroup",
     "TrainingSettings",
+    "Transform",
     "digest_of",
     "parse_class_map",
 ]

@@ -1,8 +1,8 @@
 """The manifest of a dataset: a header, then a line for each image in the order of names, all by digest.
 
-The digest of the whole covers the names of the classes, and name, split, image and label of each line: the
-same for the same content wherever, whenever and in whatever order it was built. Readers and writers hold a
-line at a time.
+The digest of the whole covers the names of the classes, and name, split, image, label and variants of each
+line: the same for the same content wherever, whenever and in whatever order it was built. Readers and writers
+hold a line at a time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,21 @@ class ManifestHeader(Contract):
         return self.class_map.names
 
 
+class Variant(Contract):
+    """An altered copy of a training image, which lies beside it: `boxes` of each class id."""
+
+    name: str
+    image: Digest
+    image_size: int
+    label: Digest
+    boxes: dict[int, int]
+
+
 class ManifestImage(Contract):
-    """One image with its label: `boxes` of each class id, and the `media` that it is a frame of."""
+    """One image with its label: `boxes` of each class id, and the `media` that it is a frame of.
+
+    `variants` are made here and are no annotations: they go where their original is, and nowhere else.
+    """
 
     name: str
     split: Split
@@ -50,6 +63,7 @@ class ManifestImage(Contract):
     label: Digest
     label_size: int
     boxes: dict[int, int]
+    variants: tuple[Variant, ...] = ()
 
 
 def write_manifest(path: Path, classes: ClassMap, images: Iterable[ManifestImage]) -> ManifestHeader:
@@ -60,6 +74,7 @@ def write_manifest(path: Path, classes: ClassMap, images: Iterable[ManifestImage
         for image in images:
             count += 1
             content = [image.name, image.split, image.image, image.label]
+            content += [part for variant in image.variants for part in (variant.image, variant.label)]
             digest.update(b"\n" + json.dumps(content).encode())
             file.write(image.model_dump_json(by_alias=True) + "\n")
     header = ManifestHeader(digest=f"sha256:{digest.hexdigest()}", class_map=classes, images=count)
