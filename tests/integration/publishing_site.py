@@ -31,7 +31,7 @@ from trainwright_trainer.steps.sealing import seal_model
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-EMAIL, PASSWORD = "trainer@example.com", "correct horse battery"
+EMAIL, PASSWORD = "trainer@parts.test", "correct horse battery"
 READER_EMAIL, READER_PASSWORD = "reader@example.com", "another long password"
 S3_KEY, S3_SECRET = "uploader-key", "uploader-secret-value"
 MODEL_BYTES = b"a model of parts" * 400_000  # 6.4 MB: several chunks

@@ -1,9 +1,11 @@
-"""`trainwright-trainer run`: carries a plan out as a program, on a terminal or in a pod."""
+"""`trainwright-trainer run`: carries a plan out as a program, on a terminal, on a server or in a pod."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +14,25 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from trainwright.cli.output import print_error
 from trainwright.contract import Adjustments, Outcome, Progress, RunPlan, RunReport, Stage, StageGroup
 from trainwright.errors import ConfigurationError, StepError
+from trainwright_trainer.devices import count_gpus
 from trainwright_trainer.failures import describe_failure
 from trainwright_trainer.logs import set_up_logging
 from trainwright_trainer.observers import LogObserver, Moment, Observer, Observers, TerminalObserver
 from trainwright_trainer.pipeline import execute
 from trainwright_trainer.places import Places
 from trainwright_trainer.reporting import ApiServer, StatusReporter, TerminationMessage, read_reported
+from trainwright_trainer.standalone.config import render_config, write_config
+from trainwright_trainer.standalone.dated import begin_run
+from trainwright_trainer.standalone.variables import read_settings
 from trainwright_trainer.stopping import LastReport, StopRequest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+config = typer.Typer(no_args_is_help=True, help="The settings of a server without a cluster.")
+app.add_typer(config, name="config")
+ENV_FILE = Path(".env")
 _LOG = logging.getLogger("trainwright_trainer")
 _FAREWELL_SECONDS = 4.0  # for the last report of an execution that could not be asked to end
 
@@ -34,8 +44,18 @@ def describe() -> None:
 
 @app.command()
 def run(  # noqa: PLR0913, PLR0917 - one parameter per option
-    plan: Annotated[Path, typer.Option(help="The plan, a JSON file.")],
-    workspace: Annotated[Path, typer.Option(help="The only folder written to; a retry needs the same one.")],
+    plan: Annotated[Path | None, typer.Option(help="The plan, a JSON file.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="The only folder written to; a retry needs the same one.")
+    ] = None,
+    from_env: Annotated[
+        bool,
+        typer.Option("--from-env", help="Variables of .env.example, in place of plan, workspace and data."),
+    ] = False,
+    env_file: Annotated[Path, typer.Option(help="With --from-env: the file of variables.")] = ENV_FILE,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="With --from-env: 0 is the CPU; else 1 where there is one.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Annotations; a folder source is below it.")] = None,
     weights: Annotated[
         Path | None, typer.Option(envvar="TRAINWRIGHT_WEIGHTS", help="Base models; the image names its own.")
@@ -72,8 +92,13 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Carry a plan out, from the first stage that is not done in the workspace."""
     set_up_logging(sys.stdout)
+    only_with_a_plan = {
+        "--plan": plan, "--workspace": workspace, "--data": data, "--api-credentials": api_credentials,
+        "--checkpoints": checkpoints, "--stages": stages, "--service-account": service_account,
+    }  # fmt: skip
+    _check_options(only_with_a_plan, from_env=from_env)
     places = Places(
-        workspace,
+        workspace or Path(),
         data,
         weights,
         api_credentials,
@@ -85,11 +110,17 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     )
     last_word = [] if termination_message is None else [TerminationMessage(termination_message)]
     with ExitStack() as stack:
-        newest, reporter, reported = LastReport(), None, None
+        newest, reporter, reported, dated = LastReport(), None, None, None
         observers: list[Observer] = [*last_word]
         stop = stack.enter_context(StopRequest(grace_seconds, lambda: _end_at_once(newest, observers))).stop
         try:
-            loaded = load_plan(plan)
+            if plan is None:
+                settings, today = read_settings(env_file, os.environ), datetime.now().astimezone().date()
+                used = count_gpus() if gpus is None else gpus
+                dated = stack.enter_context(begin_run(settings, places, gpus=used, today=today))
+                loaded, places = dated.plan, dated.places
+            else:
+                loaded = load_plan(plan)
             if service_account is not None:
                 server = ApiServer.from_environment(service_account)
                 if loaded.checkpoint.store is not None and not loaded.dry_run:
@@ -102,7 +133,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
             raise typer.Exit(int(error.exit_code)) from error
         observers += [newest, _observe_locally(stack)]
         try:
-            execute(
+            result = execute(
                 loaded,
                 places,
                 observer=Observers(observers),
@@ -113,9 +144,24 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
                 reported=reported,
                 adjustments=Adjustments(batch_size=batch_size, workers=workers),
             )
+            if dated is not None:
+                _LOG.info("%s is done: %s", dated.name, dated.keep(result))
         except StepError as error:
             _explain(error)
             raise typer.Exit(int(error.exit_code)) from error
+
+
+@config.command()
+def render(
+    env_file: Annotated[Path, typer.Option(help="The file of variables; the environment wins.")] = ENV_FILE,
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("config.yaml"),
+) -> None:
+    """Write config.yaml from the variables of .env.example, or say all that is missing."""
+    try:
+        write_config(render_config(read_settings(env_file, os.environ)), output)
+    except StepError as error:
+        print_error(error)
+        raise typer.Exit(int(error.exit_code)) from error
 
 
 def load_plan(path: Path) -> RunPlan:
@@ -132,6 +178,17 @@ def load_plan(path: Path) -> RunPlan:
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _check_options(only_with_a_plan: Mapping[str, object], *, from_env: bool) -> None:
+    """A plan or the variables, and never some of both: in a Job only the plan counts."""
+    needed = ("--plan", "--workspace")
+    if from_env:
+        given = [option for option, value in only_with_a_plan.items() if value is not None]
+        if given:
+            raise typer.BadParameter(f"--from-env takes no {', '.join(given)}: the variables say it")
+    elif missing := [option for option in needed if only_with_a_plan[option] is None]:
+        raise typer.BadParameter(f"{' and '.join(missing)} missing; or use --from-env, without a cluster")
 
 
 def _observe_locally(stack: ExitStack) -> Observer:

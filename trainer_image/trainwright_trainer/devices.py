@@ -23,3 +23,10 @@ def device_of(plan: RunPlan) -> str:
             hint="Check the device plug-in and the driver of the node, or set compute.gpus to 0.",
         )
     return "0"
+
+
+def count_gpus() -> int:
+    """Return how many of this machine's GPUs a training uses: one at most."""
+    import torch  # noqa: PLC0415 - takes seconds
+
+    return min(1, torch.cuda.device_count())

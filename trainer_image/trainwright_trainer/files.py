@@ -19,10 +19,12 @@ def digest_file(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file so that after a crash it has either its former or its new content."""
     partial = _partial_of(path)
     partial.write_bytes(data)
+    if mode is not None:
+        partial.chmod(mode)
     _commit(partial, path)
 
 

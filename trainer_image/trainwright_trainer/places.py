@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainwright.delivery import ApiCredentials
+from trainwright.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Places:
@@ -17,9 +20,22 @@ class Places:
     workspace: Path
     data: Path | None = None
     weights: Path | None = None
-    api_credentials: Path | None = None  # AZAION_API_EMAIL, AZAION_API_PASSWORD, optionally ca.crt
+    api_credentials: Path | ApiCredentials | None = (
+        None  # AZAION_API_EMAIL, AZAION_API_PASSWORD, perhaps ca.crt
+    )
     cdn_credentials: Path | None = None  # cdn.yaml, optionally ca.crt
     recipients: Path | None = None  # one public key per file, named by its key id
     signing_key: Path | None = None  # publisher.key
     checkpoints: Path | None = None  # the root that the path of a checkpoint folder is below; written to
     checkpoint_credentials: Path | None = None  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optionally ca.crt
+
+    def read_account(self) -> ApiCredentials:
+        """Return the account of the resource API."""
+        if self.api_credentials is None:
+            raise ConfigurationError(
+                "no folder of API credentials is given",
+                hint="name a Secret with AZAION_API_EMAIL and AZAION_API_PASSWORD: delivery.api.credentials",
+            )
+        if isinstance(self.api_credentials, ApiCredentials):
+            return self.api_credentials
+        return ApiCredentials.from_folder(self.api_credentials)

@@ -6,7 +6,6 @@ from trainwright.artifacts import Evaluation, Published, SealedModel
 from trainwright.bucket import OnBytes
 from trainwright.contract import DeliverySettings, RunPlan
 from trainwright.delivery import (
-    ApiCredentials,
     Cdn,
     CdnCredentials,
     Destination,
@@ -41,12 +40,7 @@ def publish_model(  # noqa: PLR0913, PLR0917 - what is published, how, and who m
 
 def connect_destination(delivery: DeliverySettings, places: Places) -> Destination:
     """Make the clients of both servers; the CDN's key pair comes from its folder, or else from the API."""
-    if places.api_credentials is None:
-        raise ConfigurationError(
-            "no folder of API credentials is given",
-            hint="name a Secret with AZAION_API_EMAIL and AZAION_API_PASSWORD in delivery.api.credentials",
-        )
-    api = ResourceApi(delivery.api.url, ApiCredentials.from_folder(places.api_credentials))
+    api = ResourceApi(delivery.api.url, places.read_account())
     if places.cdn_credentials is not None:
         credentials = CdnCredentials.from_folder(places.cdn_credentials, "uploader")
     else:
