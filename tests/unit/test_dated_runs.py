@@ -10,6 +10,7 @@ from annotation_trees import write_tree
 from test_standalone_settings import ACCOUNT, NO_FILE
 
 from trainwright.errors import ConfigurationError
+from trainwright_trainer.annotations.sample import CLASS_NAMES
 from trainwright_trainer.places import Places
 from trainwright_trainer.standalone.dated import begin_run
 from trainwright_trainer.standalone.variables import read_settings
@@ -101,8 +102,9 @@ def test_classes_beside_the_earlier_scripts_do_where_the_root_has_none(
     monkeypatch.chdir(tmp_path)
     settings = read_settings(NO_FILE, {**ACCOUNT, "AZAION_ROOT_DIR": str(root)})
     with begin_run(settings, NO_KEYS, gpus=0, today=TODAY) as dated:
-        assert dated.plan.dataset.classes.inline is not None
-        assert len(dated.plan.dataset.classes.inline) > 1
+        classes = dated.plan.dataset.classes.given
+    assert classes is not None
+    assert classes.names == CLASS_NAMES
 
 
 def test_a_root_that_is_no_folder_of_ours_is_refused(tmp_path: Path) -> None:

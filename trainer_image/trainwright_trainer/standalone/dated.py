@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from trainwright.contract import ClassesSettings, RunPlan
 from trainwright.delivery import ApiCredentials
 from trainwright.errors import ConfigurationError, StorageError
-from trainwright_trainer.annotations.classes import load_classes, names_by_position
+from trainwright_trainer.annotations.classes import load_classes
 from trainwright_trainer.files import commit_folder, copy_atomically, write_atomically
 from trainwright_trainer.pipeline import RunResult
 from trainwright_trainer.places import Places
@@ -149,8 +149,8 @@ def _find_classes(root: Path) -> ClassesSettings:
     if (root / CLASS_FILE).is_file() or not own.is_file():
         return ClassesSettings(from_source=CLASS_FILE)
     _LOG.info("classes are those of %s: there is no %s", own, root / CLASS_FILE)
-    classes = load_classes(ClassesSettings(from_source=CLASS_FILE), own.parent)
-    return ClassesSettings(inline=names_by_position(classes), from_source=None)
+    class_map = load_classes(ClassesSettings(from_source=CLASS_FILE), own.parent)
+    return ClassesSettings(map=class_map, from_source=None)
 
 
 def _plan_of(name: str, body: Mapping[str, Any]) -> RunPlan:
