@@ -73,7 +73,7 @@ def test_unfit_annotations_are_listed_with_reasons_and_the_source_is_untouched(
     dataset = build(folder_plan(maxCorruptPercent=60), tmp_path / "work", source)
     assert quarantined(tmp_path / "work") == {
         "belt0_000": "image is empty",
-        "belt1_000": "image can't be decoded: unknown format, truncated or damaged",
+        "belt1_000": "image can't be decoded: truncated or damaged",
         "belt2_000": "line 1: class id 7 is not in the class map",
         "belt3_000": "label is missing",
         "belt4_000": "image is missing",

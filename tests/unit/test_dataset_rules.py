@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trainwright_trainer.annotations.items import UnfitError, check_image, check_label, media_of
+from trainwright_trainer.annotations.images import check_image
+from trainwright_trainer.annotations.items import UnfitError, media_of
+from trainwright_trainer.annotations.labels import check_label
 
 CLASS_IDS = frozenset({0, 1, 21})
 
@@ -24,20 +26,23 @@ def encode(size: tuple[int, int] = (32, 24), kind: str = "JPEG") -> bytes:
     ("text", "canonical"),
     [
         ("0 0.5 0.5 0.2 0.2\n", "0 0.5 0.5 0.2 0.2\n"),
-        ("\ufeff1 0.5  0.5\t0.2 0.2\r\n\r\n21 0 1 1 1", "1 0.5 0.5 0.2 0.2\n21 0 1 1 1\n"),
+        (
+            "\ufeff1 0.5  0.5\t0.2 0.2\r\n\r\n21 0 1 1 1",
+            "1 0.5 0.5 0.2 0.2\n21 0.250000 0.750000 0.500000 0.500000\n",
+        ),
         ("", ""),
         ("\n \n", ""),
     ],
 )
 def test_a_good_label_is_kept_and_an_empty_one_is_a_background(text: str, canonical: str) -> None:
-    assert check_label(text, CLASS_IDS) == canonical
+    assert check_label(text, CLASS_IDS).text == canonical
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("0 0.5 0.5 0.2", "4 columns, not 5"),
-        ("0 0.1 0.1 0.2 0.2 0.3 0.3", "7 columns, not 5"),
+        ("0 0.1 0.1 0.2 0.2 0.3 0.3", "7 columns, not 5 (is it a polygon?)"),
         ("0 0.5 half 0.2 0.2", "a coordinate is not a number"),
         ("0 nan 0.5 0.2 0.2", "a coordinate is not finite"),
         ("0 0.5 0.5 inf 0.2", "a coordinate is not finite"),
@@ -64,10 +69,10 @@ def test_all_that_is_wrong_is_told_at_once_but_bounded() -> None:
 @given(st.text(max_size=200))
 def test_any_text_is_either_refused_or_valid(text: str) -> None:
     try:
-        canonical = check_label(text, CLASS_IDS)
+        canonical = check_label(text, CLASS_IDS).text
     except UnfitError:
         return
-    assert check_label(canonical, CLASS_IDS) == canonical
+    assert check_label(canonical, CLASS_IDS).text == canonical
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP"])
@@ -96,11 +101,11 @@ def test_an_unreadable_image_is_refused(data: bytes, reason: str) -> None:
         check_image(data)
 
 
-@pytest.mark.parametrize("replaced", ["PIL.Image.open", "trainwright_trainer.annotations.items.open_image"])
+@pytest.mark.parametrize("replaced", ["PIL.Image.open", "trainwright_trainer.annotations.images.open_image"])
 def test_an_unreadable_image_is_refused_also_when_ultralytics_has_replaced_pillows_open(
     monkeypatch: pytest.MonkeyPatch, replaced: str
 ) -> None:
-    def look_for_a_package(*_: object) -> None:
+    def look_for_a_package(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("No module named 'pi_heif'")
 
     monkeypatch.setattr(replaced, look_for_a_package)

@@ -8,17 +8,9 @@ from pathlib import Path
 
 from trainwright.contract import DatasetSettings
 from trainwright.errors import ConfigurationError, DataError
-from trainwright_trainer.annotations.items import (
-    IMAGE_SUFFIXES,
-    Item,
-    Rules,
-    UnfitError,
-    check_image,
-    check_label,
-    media_of,
-)
-
-_MAX_LABEL_BYTES = 4 * 1024 * 1024
+from trainwright_trainer.annotations.images import IMAGE_SUFFIXES, MOST_IMAGE_BYTES, check_image
+from trainwright_trainer.annotations.items import Item, Label, Repair, Rule, Rules, UnfitError, make_item
+from trainwright_trainer.annotations.labels import MOST_LABEL_BYTES, check_label, decode_text
 
 
 @dataclass(frozen=True)
@@ -34,20 +26,21 @@ class FolderCandidate:
     def read(self, rules: Rules) -> Item:
         """Return the checked item, or raise `UnfitError`."""
         if not self.images:
-            raise UnfitError("image is missing")
+            raise UnfitError(Rule.IMAGE_MISSING, "image is missing")
         if len(self.images) > 1:
-            raise UnfitError("several images share the name: " + ", ".join(path.name for path in self.images))
-        if self.label is None:
-            raise UnfitError("label is missing")
-        return Item(
-            name=self.name,
-            suffix=self.images[0].suffix.lower(),
-            media=media_of(self.name),
-            image=check_image(_read_inside(self.root, self.images[0])),
-            label=check_label(
-                _decode(_read_inside(self.root, self.label, _MAX_LABEL_BYTES)), rules.class_ids
-            ),
-        )
+            names = ", ".join(path.name for path in self.images)
+            raise UnfitError(Rule.IMAGE_AMBIGUOUS, f"several images share the name: {names}")
+        label = self._read_label(rules)
+        data = read_inside(self.root, self.images[0], MOST_IMAGE_BYTES, Rule.IMAGE_TOO_LARGE)
+        return make_item(self.name, check_image(data, self.images[0].suffix), label)
+
+    def _read_label(self, rules: Rules) -> Label:
+        if self.label is not None:
+            data = read_inside(self.root, self.label, MOST_LABEL_BYTES, Rule.LABEL_TOO_LARGE)
+            return check_label(decode_text(data), rules.class_ids)
+        if rules.allow_missing_labels:
+            return Label("", (Repair.BACKGROUND_ASSUMED,))
+        raise UnfitError(Rule.LABEL_MISSING, "label is missing")
 
 
 def find_root(path: str, data: Path | None) -> Path:
@@ -100,19 +93,12 @@ def _list_files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def _read_inside(root: Path, path: Path, limit: int | None = None) -> bytes:
+def read_inside(root: Path, path: Path, limit: int, too_large: Rule) -> bytes:
     """Read a file of the source; a link out of it could show us what the annotations' owner may not read."""
     if not path.resolve().is_relative_to(root):
-        raise UnfitError(f"{path.name} is a link out of the source")
+        raise UnfitError(Rule.OUTSIDE_THE_SOURCE, f"{path.name} is a link out of the source")
     if not path.is_file():
-        raise UnfitError(f"{path.name} is not a file")
-    if limit is not None and path.stat().st_size > limit:
-        raise UnfitError(f"{path.name} is larger than {limit} bytes")
+        raise UnfitError(Rule.NOT_A_FILE, f"{path.name} is not a file")
+    if path.stat().st_size > limit:
+        raise UnfitError(too_large, f"{path.name} is larger than {limit} bytes")
     return path.read_bytes()
-
-
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UnfitError("label is not a text file") from error

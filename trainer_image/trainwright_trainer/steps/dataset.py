@@ -22,7 +22,8 @@ from trainwright.contract import (
 from trainwright.errors import DataError
 from trainwright_trainer.annotations.classes import load_classes
 from trainwright_trainer.annotations.folder import find_candidates, find_root
-from trainwright_trainer.annotations.items import Item, Rules, UnfitError, check_image
+from trainwright_trainer.annotations.images import check_image
+from trainwright_trainer.annotations.items import Item, Rule, Rules, UnfitError
 from trainwright_trainer.annotations.manifest import ManifestImage, read_images, write_manifest
 from trainwright_trainer.annotations.sample import CLASS_NAMES, draw_samples
 from trainwright_trainer.annotations.splitting import SPLITS, Entry, Split, split_entries
@@ -68,6 +69,7 @@ class _Unfit:
     """A name that was left out, and why."""
 
     name: str
+    rule: Rule
     reason: str
 
 
@@ -133,7 +135,7 @@ def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
             try:
                 yield candidate.read(rules)
             except UnfitError as error:
-                yield _Unfit(candidate.name, str(error))
+                yield _Unfit(candidate.name, error.rule, error.reason)
 
     return _Annotations(classes, len(candidates), read_all(), settings.split)
 
@@ -219,7 +221,9 @@ def _write_papers(
     _write_json(
         partial / "summary.json", {"digest": digest, "splits": {s: {"images": n} for s, n in count.items()}}
     )
-    quarantined = [json.dumps({"name": item.name, "reason": item.reason}) + "\n" for item in unfit]
+    quarantined = [
+        json.dumps({"name": item.name, "rule": item.rule, "reason": item.reason}) + "\n" for item in unfit
+    ]
     (partial / "quarantine.jsonl").write_text("".join(quarantined), encoding="utf-8")
     # JSON is YAML; without `path` Ultralytics looks beside the file, wherever it is mounted.
     split_folders = {"train": "images/train", "val": "images/valid", "test": "images/test"}
