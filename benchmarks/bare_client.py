@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from trainwright_operator.cluster import Login
+from trainwright_operator.login import Login
 
 Object = dict[str, Any]
 

@@ -183,5 +183,5 @@ def describe_machine() -> Object:
         "memoryGiB": round(memory / 1024**3, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        **{package: version(package) for package in ("kopf", "aiohttp", "pydantic")},
+        **{package: version(package) for package in ("aiohttp", "pydantic")},
     }

@@ -11,8 +11,8 @@ from uuid import uuid4
 import typer
 from pydantic import ValidationError
 
-from trainwright_operator.cluster import Login
 from trainwright_operator.leadership import Identity
+from trainwright_operator.login import Login
 from trainwright_operator.logs import log_as_json
 from trainwright_operator.service import Start, operate
 from trainwright_operator.settings import read_settings

@@ -59,10 +59,14 @@ class Catalogue:
             return key
         return None
 
-    def replace(self, kind: str, items: Iterable[Object]) -> set[ProfileKey]:
-        """Put a list of one kind in place of what is remembered; return the keys of all that changed."""
+    def replace(self, kind: str, items: Iterable[Object], namespace: str | None = None) -> set[ProfileKey]:
+        """Put a list of one kind in place of what is remembered; return the keys of all that changed.
+
+        Of one namespace, if it is given, or else of all.
+        """
         listed = {key_of(item): item for item in items}
-        gone = {key for key in self._profiles if key.kind == kind and key not in listed}
+        known = {key for key in self._profiles if key.kind == kind and namespace in (None, key.namespace)}
+        gone = known - listed.keys()
         for key in gone:
             del self._profiles[key]
         return gone | {changed for item in listed.values() if (changed := self.keep(item)) is not None}

@@ -1,30 +1,23 @@
 """The only module that speaks to the API server.
 
-kopf's watches and these requests share one way to log in. aiohttp is kopf's own transport: a generated client
-would take more memory than all the rest of the operator.
+By aiohttp: a generated client would take more memory than all the rest of the operator.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import random
-import ssl
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import aiohttp
-import kopf
 import orjson
-import yaml
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from trainwright_operator.login import Login
 from trainwright_operator.names import (
     API_VERSION,
     CLUSTER_PROFILE_KIND,
@@ -43,6 +36,9 @@ TOKEN_SECONDS = (
     60  # a projected token is renewed by the kubelet long before it ends: read it again this often
 )
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+WATCH_SECONDS = (300, 600)  # after which the API server ends a watch; not all at the same time
+# A watch tells about every minute how far it has come: one that is silent for longer is dead.
+WATCH_TIMEOUT = aiohttp.ClientTimeout(sock_connect=10, sock_read=150)
 PAGE = 100  # objects in one answer; larger ones are the most memory the operator ever takes
 FIRST_PAUSE = 0.2  # seconds at most before a request is repeated; later ones are longer
 REQUESTS = 5  # of the same kind, where the API server asks to repeat it or could not be reached
@@ -123,82 +119,6 @@ class NotLeadingError(Exception):
     """Another operator may be the leader by now: nothing is written any more."""
 
 
-@dataclass
-class Login:
-    """How to reach the API server; `token_file` is read again as the token is renewed."""
-
-    server: str
-    ca_data: str | None = None
-    ca_path: Path | None = None
-    token: str | None = field(default=None, repr=False)
-    token_file: Path | None = None
-    certificate_data: str | None = field(default=None, repr=False)
-    key_data: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_service_account(cls, folder: Path, environment: Mapping[str, str] = os.environ) -> Self:
-        """Log in as the pod's account; `folder` holds its token and ca.crt."""
-        host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
-        host = f"[{host}]" if ":" in host else host
-        return cls(server=f"https://{host}:{port}", ca_path=folder / "ca.crt", token_file=folder / "token")
-
-    @classmethod
-    def from_kubeconfig(cls, path: Path) -> Self:
-        """Log in as the current context of a kubeconfig says; certificates and tokens only."""
-        config = yaml.safe_load(path.read_text())
-        context = _named(config["contexts"], config["current-context"])["context"]
-        cluster = _named(config["clusters"], context["cluster"])["cluster"]
-        user = _named(config["users"], context["user"])["user"]
-        return cls(
-            server=cluster["server"].rstrip("/"),
-            ca_data=_inline(cluster, "certificate-authority"),
-            token=user.get("token"),
-            token_file=Path(user["tokenFile"]) if "tokenFile" in user else None,
-            certificate_data=_inline(user, "client-certificate"),
-            key_data=_inline(user, "client-key"),
-        )
-
-    def read_token(self) -> str | None:
-        """Return the token as it is now."""
-        return self.token_file.read_text().strip() if self.token_file else self.token
-
-    def connection_info(self) -> kopf.ConnectionInfo:
-        """Return the same for kopf's watches."""
-        return kopf.ConnectionInfo(
-            server=self.server,
-            ca_path=self.ca_path,
-            ca_data=self.ca_data,
-            scheme="Bearer" if self.read_token() else None,
-            token=self.read_token(),
-            certificate_data=self.certificate_data,
-            private_key_data=self.key_data,
-        )
-
-    def ssl_context(self) -> ssl.SSLContext:
-        """Return a context that verifies the server and shows the client certificate, if there is one."""
-        data = base64.b64decode(self.ca_data).decode() if self.ca_data else None
-        context = ssl.create_default_context(cafile=self.ca_path, cadata=data)
-        if self.certificate_data and self.key_data:
-            # OpenSSL takes a client certificate from files only.
-            with tempfile.TemporaryDirectory() as folder:
-                certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
-                certificate.write_bytes(base64.b64decode(self.certificate_data))
-                key.touch(mode=0o600)
-                key.write_bytes(base64.b64decode(self.key_data))
-                context.load_cert_chain(certificate, key)
-        return context
-
-
-def _named(items: list[Object], name: str) -> Object:
-    return next(item for item in items if item["name"] == name)
-
-
-def _inline(section: Object, key: str) -> str | None:
-    if f"{key}-data" in section:
-        return str(section[f"{key}-data"])
-    return base64.b64encode(Path(section[key]).read_bytes()).decode() if key in section else None
-
-
 class Cluster:
     """Requests to the API server: each returns an object as JSON or raises `ApiError`."""
 
@@ -235,6 +155,28 @@ class Cluster:
         """Return all objects of a kind at once; for few of them."""
         pages = [page async for page in self.pages(kind, namespace, selector)]
         return Listing([item for page in pages for item in page.items], pages[-1].version)
+
+    async def watch(
+        self, kind: Kind, version: int, namespace: str | None = None, selector: str = ""
+    ) -> AsyncGenerator[Object, None]:
+        """Yield what happens to a kind after a version, and bookmarks, until the API server ends it."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(version)}
+        query |= {"timeoutSeconds": str(random.randint(*WATCH_SECONDS))}  # noqa: S311  (not a secret)
+        query |= {"labelSelector": selector} if selector else {}
+        url, headers = self._login.server + kind.path(namespace), self._authorization()
+        try:
+            async with self._session.get(
+                url, params=query, headers=headers, timeout=WATCH_TIMEOUT
+            ) as response:
+                if not response.ok:
+                    raise await _as_error(response)
+                async for line in _lines(response.content):
+                    event: Object = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _told_error(event["object"])
+                    yield event
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+            raise ApiError(0, "Unreachable", f"watching {kind.plural}: {error!r}") from error
 
     async def create(self, body: Object) -> Object:
         """Create an object; one of its name makes this an `AlreadyExistsError`, never a merge."""
@@ -338,9 +280,23 @@ async def _as_error(response: aiohttp.ClientResponse) -> ApiError:
     return kinds.get(reason, ApiError)(response.status, reason, message)
 
 
+def _told_error(status: Object) -> ApiError:
+    """Return the error that a watch ends with."""
+    return ApiError(int(status.get("code", 0)), str(status.get("reason", "")), str(status.get("message", "")))
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield whole lines, however long; what is left of one that was cut off is dropped."""
+    rest = b""
+    async for piece in content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+
+
 @asynccontextmanager
-async def connect(login: Login) -> AsyncIterator[Cluster]:
-    """Open a session with the API server for as long as the block lasts."""
-    connector = aiohttp.TCPConnector(ssl=login.ssl_context(), limit=32)
+async def connect(login: Login, connections: int = 32) -> AsyncIterator[Cluster]:
+    """Open a session with the API server for as long as the block lasts; no limit of connections is 0."""
+    connector = aiohttp.TCPConnector(ssl=login.ssl_context(), limit=connections)
     async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session:
         yield Cluster(login, session)

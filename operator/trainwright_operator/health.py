@@ -10,7 +10,6 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from trainwright_operator.handlers import Watches
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.queue import WorkQueue
 
@@ -22,7 +21,7 @@ STUCK_SECONDS = 900.0  # requests have time limits, and are repeated a few times
 class Health:
     """What the operator's health is judged by."""
 
-    watches: Watches
+    ages: Callable[[], dict[str, float]]  # of the watches, by kind
     queue: WorkQueue
     leads: Callable[[], bool]
     relist_seconds: float
@@ -31,8 +30,9 @@ class Health:
     def problems(self) -> list[str]:
         """Return everything that only a new start can mend."""
         found = []
-        if self.watches.silence >= MISSED_RELISTS * self.relist_seconds:
-            found.append(f"nothing was heard of the API server for {self.watches.silence:.0f} s")
+        for kind, age in self.ages().items():
+            if age >= MISSED_RELISTS * self.relist_seconds:
+                found.append(f"nothing was heard of {kind} objects for {age:.0f} s")
         if self.queue.longest_work >= STUCK_SECONDS:
             found.append(f"a run has been worked on for {self.queue.longest_work:.0f} s")
         return found
@@ -44,7 +44,7 @@ class Health:
             "healthy": not problems,
             "problems": problems,
             "leader": self.leads(),
-            "secondsSinceLastSign": round(self.watches.silence, 1),
+            "watchAgeSeconds": {kind: round(age, 1) for kind, age in self.ages().items()},
             "queueDepth": self.queue.depth,
         }
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-NOISY = ("kopf", "aiohttp.access", "asyncio")
+NOISY = ("aiohttp.access", "asyncio")
 
 _subject: ContextVar[dict[str, Any] | None] = ContextVar("subject", default=None)
 

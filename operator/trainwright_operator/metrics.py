@@ -89,10 +89,10 @@ class Metrics:
         self._notifications.labels(result).inc()
 
     def observe(
-        self, store: Store, queue: WorkQueue, silence: Callable[[], float], leads: Callable[[], bool]
+        self, store: Store, queue: WorkQueue, ages: Callable[[], dict[str, float]], leads: Callable[[], bool]
     ) -> None:
         """Have every scrape ask these what holds at that moment."""
-        self.registry.register(_Moment(store, queue, silence, leads))
+        self.registry.register(_Moment(store, queue, ages, leads))
 
     def count_request(self, method: str, status: int) -> None:
         """Count a request to the API server."""
@@ -157,11 +157,11 @@ class _Moment(Collector):
     """What is read when it is asked for: nothing has to keep it up to date."""
 
     def __init__(
-        self, store: Store, queue: WorkQueue, silence: Callable[[], float], leads: Callable[[], bool]
+        self, store: Store, queue: WorkQueue, ages: Callable[[], dict[str, float]], leads: Callable[[], bool]
     ) -> None:
         self._store = store
         self._queue = queue
-        self._silence = silence
+        self._ages = ages
         self._leads = leads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -174,11 +174,14 @@ class _Moment(Collector):
         yield GaugeMetricFamily(
             "trainwright_queue_depth", "Runs that wait to be looked at.", value=self._queue.depth
         )
-        yield GaugeMetricFamily(
+        ages = GaugeMetricFamily(
             "trainwright_watch_age_seconds",
-            "Seconds since the API server was last heard of.",
-            value=self._silence(),
+            "Seconds since the watch of a kind last heard anything, if only that nothing happened.",
+            labels=["kind"],
         )
+        for kind, age in self._ages().items():
+            ages.add_metric([kind], age)
+        yield ages
         yield GaugeMetricFamily(
             "trainwright_queue_longest_work_seconds",
             "Seconds the slowest look at a run that goes on has taken so far.",

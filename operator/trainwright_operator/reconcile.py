@@ -21,7 +21,7 @@ from trainwright_operator.children import (
     create_children,
     delete_children,
 )
-from trainwright_operator.cluster import CLUSTER_PROFILES, JOBS, PODS, PROFILES, RUNS, ApiError, Cluster, Kind
+from trainwright_operator.cluster import JOBS, ApiError, Cluster
 from trainwright_operator.deadlines import Allowance, Holding, find_limits, hold_next, hold_open, hold_stopped
 from trainwright_operator.events import Events
 from trainwright_operator.finished import TTL_FIELD, describe_finished, seconds_to_expiry
@@ -30,11 +30,10 @@ from trainwright_operator.history import read_history
 from trainwright_operator.logs import name_attempt
 from trainwright_operator.manifests import PatchRefusedError, attempt_job, shared_children
 from trainwright_operator.metrics import Metrics
-from trainwright_operator.names import FINAL_PHASES, RUN_LABEL, Phase, Reason
+from trainwright_operator.names import FINAL_PHASES, Phase, Reason
 from trainwright_operator.notices import note, targets_of
 from trainwright_operator.observing import observe
 from trainwright_operator.outbox import Outbox
-from trainwright_operator.packed import Packed, pack
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.queue import Key
 from trainwright_operator.recently import Recently
@@ -227,33 +226,6 @@ class Reconciler:
             self.outbox.written(written, all_named)
             await self.events.announce(run, before, status)
         return None if due else left
-
-    async def relist(self) -> set[Key]:
-        """Read everything anew; returns all keys it concerns. Covers watches that ended without a word."""
-        keys: set[Key] = set()
-        await self._relist_profiles()
-        for kind, selector in ((RUNS, ""), (JOBS, RUN_LABEL), (PODS, RUN_LABEL)):
-            packed: list[Packed] = []
-            versions: list[int] = []
-            for namespace in self.settings.namespaces or (None,):
-                async for page in self.cluster.pages(kind, namespace, selector):
-                    packed += [pack(kind.kind, _typed(kind, item)) for item in page.items]
-                    versions.append(page.version)
-            keys |= self.store.replace(kind.kind, packed, min(versions))
-        return keys
-
-    async def _relist_profiles(self) -> None:
-        """Read all profiles; the relisted runs are looked at afterwards, so none has to be woken."""
-        for kind in (PROFILES, CLUSTER_PROFILES):
-            namespaces = self.settings.namespaces if kind.namespaced else ()
-            listed = [await self.cluster.list(kind, namespace) for namespace in namespaces or (None,)]
-            items = [_typed(kind, item) for page in listed for item in page.items]
-            self.store.profiles.replace(kind.kind, items)
-
-
-def _typed(kind: Kind, item: Object) -> Object:
-    """Return a member of a list with the kind it does not name."""
-    return {"apiVersion": kind.api_version, "kind": kind.kind} | item
 
 
 def _others_part(run: Object) -> tuple[Any, ...]:

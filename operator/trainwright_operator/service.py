@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import kopf
 import yaml
 from pydantic import ValidationError
 
-from trainwright_operator.cluster import ApiError, Cluster, Login, connect
+from trainwright_operator.cluster import Cluster, connect
 from trainwright_operator.couriers import Couriers
-from trainwright_operator.handlers import Watches, make_kopf_settings, make_registry
 from trainwright_operator.health import Health, serve_health
 from trainwright_operator.leadership import Identity, Leadership
+from trainwright_operator.login import Login
 from trainwright_operator.logs import set_level
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.notifications import Notifications
@@ -27,6 +25,7 @@ from trainwright_operator.queue import WorkQueue
 from trainwright_operator.reconcile import Reconciler
 from trainwright_operator.settings import OperatorSettings, read_settings
 from trainwright_operator.store import Store
+from trainwright_operator.watches import Watches
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +48,13 @@ async def operate(start: Start) -> None:
     """Run the operator until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _answer_signals(stop)
-    async with connect(start.login) as cluster, connect(start.login) as lease_cluster:
-        seconds = start.settings.lease_seconds
-        leadership = Leadership(lease_cluster, start.identity, seconds)
-        await Operator(start, cluster, leadership, stop).run()
+    async with AsyncExitStack() as sessions:
+        # Of their own: the Lease does not wait for a burst of requests, and each watch keeps its connection.
+        cluster, leased, watched = [
+            await sessions.enter_async_context(connect(start.login, limit)) for limit in (32, 32, 0)
+        ]
+        leadership = Leadership(leased, start.identity, start.settings.lease_seconds)
+        await Operator(start, cluster, watched, leadership, stop).run()
 
 
 def _answer_signals(stop: asyncio.Event) -> None:
@@ -63,12 +65,19 @@ def _answer_signals(stop: asyncio.Event) -> None:
 class Operator:
     """The parts of one operator."""
 
-    def __init__(self, start: Start, cluster: Cluster, leadership: Leadership, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        start: Start,
+        cluster: Cluster,
+        watched: Cluster,
+        leadership: Leadership,
+        stop: asyncio.Event,
+    ) -> None:
         self._start = start
         self._stop = stop
         self._leadership = leadership
         self._metrics = metrics = Metrics()
-        cluster.on_answer = metrics.count_request
+        cluster.on_answer = watched.on_answer = metrics.count_request
         cluster.may_write = lambda: leadership.leads
         store = Store()
         self._reconciler = Reconciler(cluster, store, start.settings, metrics=metrics)
@@ -77,23 +86,22 @@ class Operator:
         reach = start.settings.notifications
         self._couriers = Couriers(reach.allowed_networks, reach.refused_networks)
         self._notifications = Notifications(self._reconciler, self._couriers.send, self._queue.add)
-        self._watches = Watches(store, self._queue)
-        self._listed = float("-inf")
-        metrics.observe(store, self._queue, lambda: self._watches.silence, lambda: leadership.leads)
+        namespaces, seconds = start.settings.namespaces, start.settings.relist_seconds
+        self._watches = Watches(watched, store, self._queue, namespaces, seconds)
+        metrics.observe(store, self._queue, self._watches.ages, lambda: leadership.leads)
 
     async def run(self) -> None:
         """Watch, and act while leading, until told to stop or until something that must not end has ended."""
         settings = self._start.settings
-        health = Health(self._watches, self._queue, lambda: self._leadership.leads, settings.relist_seconds)
+        health = Health(
+            self._watches.ages, self._queue, lambda: self._leadership.leads, settings.relist_seconds
+        )
         async with AsyncExitStack() as serving:
             await serving.enter_async_context(serve_health(settings.health_port, health, self._metrics))
-            await self._relist()
-            health.ready = True
             tasks = [
-                asyncio.create_task(self._lead()),
-                asyncio.create_task(self._relist_for_ever()),
+                asyncio.create_task(self._watches.run()),
+                asyncio.create_task(self._lead(health)),
                 asyncio.create_task(follow_settings(self._start.settings_file, settings)),
-                asyncio.create_task(self._watch()),
             ]
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait([stopping, *tasks], return_when="FIRST_COMPLETED")
@@ -115,19 +123,13 @@ class Operator:
             if error is not None:
                 raise error
 
-    async def _lead(self) -> None:
-        """Reconcile whenever the Lease is ours."""
+    async def _lead(self, health: Health) -> None:
+        """Act whenever the Lease is ours, once the cluster was seen."""
+        await self._watches.refresh()
+        health.ready = True
         while True:
             await self._leadership.acquire()
-            if time.monotonic() - self._listed > FRESH_SECONDS:
-                await self._relist()
-            logger.info("reconciling %d runs", self._queue.depth)
-            tasks = [
-                asyncio.create_task(self._leadership.keep()),
-                asyncio.create_task(self._queue.run()),
-                asyncio.create_task(self._notifications.queue.run()),
-                asyncio.create_task(self._profiles.run()),
-            ]
+            tasks = [asyncio.create_task(self._leadership.keep()), asyncio.create_task(self._act())]
             try:
                 await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
             finally:
@@ -138,36 +140,13 @@ class Operator:
                 if isinstance(end, Exception):
                     raise end
 
-    async def _watch(self) -> None:
-        """Keep the store as the watches tell.
-
-        kopf would answer the signals itself, and in its own way, so they are ours again when it has begun. In
-        its end it ends every task that began after it: nothing of ours may begin later and be needed then.
-        """
-        namespaces = self._start.settings.namespaces
-        tasks = await kopf.spawn_tasks(
-            registry=make_registry(self._watches, self._start.login),
-            settings=make_kopf_settings(),
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-        )
-        _answer_signals(self._stop)
-        await kopf.run_tasks(tasks, ignored=frozenset(asyncio.all_tasks()))
-
-    async def _relist(self) -> None:
-        keys = await self._reconciler.relist()
-        self._listed = time.monotonic()
-        self._watches.hear()
-        for key in keys:
-            self._queue.add(key)
-
-    async def _relist_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._start.settings.relist_seconds)
-            try:
-                await self._relist()
-            except ApiError as error:
-                logger.warning("relist failed: %s", error)
+    async def _act(self) -> None:
+        """Reconcile; whoever led before may have written what the watches have not yet told."""
+        await self._watches.refresh(FRESH_SECONDS)
+        logger.info("reconciling %d runs", self._queue.depth)
+        async with asyncio.TaskGroup() as group:
+            for part in (self._queue, self._notifications.queue, self._profiles):
+                group.create_task(part.run())
 
 
 async def follow_settings(path: Path, settings: OperatorSettings, seconds: float = LOOK_SECONDS) -> None:

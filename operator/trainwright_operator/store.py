@@ -71,12 +71,17 @@ class Store:
         pods = self._controlled("Pod", run, job["metadata"]["uid"])
         return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
+    def keys(self) -> list[Key]:
+        """Return the keys of all runs."""
+        return [run.key for run in self._all(RUN_KIND) if run.key is not None]
+
     def knows(self, kind: str, item: Object) -> bool:
         """Return whether this very version of an object is remembered: nothing it tells is new."""
-        metadata, key = item["metadata"], run_key(kind, item)
-        known = self._objects[kind].get(key, {}).get(metadata["name"]) if key else None
-        version = metadata["uid"], int(metadata.get("resourceVersion", 0))
-        return known is not None and (known.uid, known.version) == version
+        return self._known(kind, item) is not None
+
+    def pack(self, kind: str, item: Object) -> Packed:
+        """Return an object as it is kept; what is remembered already is not packed again."""
+        return self._known(kind, item) or pack(kind, item)
 
     def keep(self, kind: str, item: Object) -> Key | None:
         """Remember an object; return the key of the run it concerns, or None if it is no child of a run."""
@@ -86,12 +91,21 @@ class Store:
         """Drop an object that was deleted, not one made since by its name; return the key of its run."""
         return self._forget(kind, pack(kind, item))
 
-    def replace(self, kind: str, items: Iterable[Packed], version: int) -> set[Key]:
-        """Put a list in place of what is remembered from before its version; return every key it concerns."""
-        known = self._all(kind)
-        before = {key for item in known if (key := self._forget(kind, item)) is not None}
-        newer = [item for item in known if item.version > version]
-        return before | {key for item in (*items, *newer) if (key := self._keep(kind, item)) is not None}
+    def replace(
+        self, kind: str, items: Iterable[Packed], version: int, namespace: str | None = None
+    ) -> set[Key]:
+        """Put a list in place of what is remembered from before its version; return the keys of what changed.
+
+        Of one namespace, if it is given, or else of all.
+        """
+        before = self._all(kind, namespace)
+        for item in before:
+            self._forget(kind, item)
+        newer = (item for item in before if item.version > version)
+        for item in (*items, *newer):
+            self._keep(kind, item)
+        changed = _versions(before) ^ _versions(self._all(kind, namespace))
+        return {key for key, _, _ in changed if key is not None}
 
     def _controlled(self, kind: str, run: Object, uid: str) -> list[Object]:
         found = (
@@ -115,8 +129,23 @@ class Store:
                 del self._objects[kind][item.key]
         return item.key
 
-    def _all(self, kind: str) -> list[Packed]:
-        return [item for siblings in self._objects[kind].values() for item in siblings.values()]
+    def _known(self, kind: str, item: Object) -> Packed | None:
+        metadata, key = item["metadata"], run_key(kind, item)
+        known = self._objects[kind].get(key, {}).get(metadata["name"]) if key else None
+        version = metadata["uid"], int(metadata.get("resourceVersion", 0))
+        return known if known is not None and (known.uid, known.version) == version else None
+
+    def _all(self, kind: str, namespace: str | None = None) -> list[Packed]:
+        return [
+            item
+            for key, siblings in self._objects[kind].items()
+            if namespace in (None, key.namespace)
+            for item in siblings.values()
+        ]
+
+
+def _versions(items: Iterable[Packed]) -> set[tuple[Key | None, str, int]]:
+    return {(item.key, item.uid, item.version) for item in items}
 
 
 def _newest(known: Packed | None, item: Packed) -> Packed:

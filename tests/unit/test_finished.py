@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from builders import RunBuilder
-from test_state_machine import KEY, SETTINGS, World
+from test_state_machine import KEY, SETTINGS, World, list_all
 
 from trainwright_operator.cluster import Cluster
 from trainwright_operator.finished import describe_finished, seconds_to_expiry
@@ -91,7 +91,7 @@ def test_a_failed_run_whose_time_is_over_is_tidied_up_though_a_retry_is_asked_fo
     assert not is_final(run)
     world = World(run)
     operator = Reconciler(cast(Cluster, world), Store(), SETTINGS, clock=lambda: NOW)
-    asyncio.run(operator.relist())
+    asyncio.run(list_all(world, operator.store))
     asyncio.run(operator.reconcile(KEY))
     status = world.all("TrainingRun")[0]["status"]
     assert status["childrenDeletedTime"] == "2026-01-02T04:00:00Z"

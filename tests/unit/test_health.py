@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from trainwright_operator.handlers import Watches
 from trainwright_operator.health import Health
 from trainwright_operator.queue import Key, WorkQueue
-from trainwright_operator.store import Store
 
 
 async def hang(_: Key) -> float | None:
@@ -22,7 +20,12 @@ async def hang(_: Key) -> float | None:
 async def describe(monkeypatch: pytest.MonkeyPatch, later: float) -> dict[str, Any]:
     """Return what is told of a queue whose only worker hangs, some seconds later."""
     queue = WorkQueue(hang, 1)
-    health = Health(Watches(Store(), queue), queue, lambda: False, relist_seconds=400)
+    begun = time.monotonic()
+
+    def ages() -> dict[str, float]:
+        return {"TrainingRun": 30.0, "Pod": time.monotonic() - begun}
+
+    health = Health(ages, queue, lambda: False, relist_seconds=400)
     work = asyncio.create_task(queue.run())
     queue.add(Key("ml", "parts-1"))
     await asyncio.sleep(0.01)
@@ -46,6 +49,8 @@ def test_a_run_that_is_worked_on_for_ever_is_a_reason_to_start_anew(monkeypatch:
     assert "worked on" in str(told["problems"])
 
 
-def test_hearing_nothing_for_three_relists_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_watch_that_hears_nothing_for_three_relists_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     told = asyncio.run(describe(monkeypatch, 1300))
-    assert "nothing was heard" in str(told["problems"])
+    assert "nothing was heard of Pod objects" in str(told["problems"])
+    assert "TrainingRun" not in str(told["problems"])
+    assert told["watchAgeSeconds"]["TrainingRun"] == 30

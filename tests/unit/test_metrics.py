@@ -13,7 +13,6 @@ from builders import RunBuilder, make_success
 from prometheus_client.parser import text_string_to_metric_families
 
 from trainwright.contract import Stage
-from trainwright_operator.handlers import Watches
 from trainwright_operator.health import Health, serve_health
 from trainwright_operator.metrics import Metrics
 from trainwright_operator.queue import Key, WorkQueue
@@ -50,7 +49,7 @@ def make_metrics(*runs: Object) -> Metrics:
     metrics, store = Metrics(), Store()
     for run in runs:
         store.keep("TrainingRun", run)
-    metrics.observe(store, WorkQueue(rest, 1), lambda: 7.0, lambda: True)
+    metrics.observe(store, WorkQueue(rest, 1), lambda: {"Pod": 7.0}, lambda: True)
     return metrics
 
 
@@ -142,12 +141,12 @@ async def _call(reconcile: Any, name: str) -> Any:
 def test_metrics_are_served_beside_the_health_check(unused_port: int) -> None:
     async def scrape() -> str:
         store, queue, metrics = Store(), WorkQueue(rest, 1), Metrics()
-        watches = Watches(store, queue)
-        metrics.observe(store, queue, lambda: watches.silence, lambda: True)
+        ages = {"Pod": 7.0, "TrainingRun": 3.0}
+        metrics.observe(store, queue, lambda: ages, lambda: True)
         metrics.count_request("GET", 200)
         queue.add(Key("ml", "parts-1"))
         async with (
-            serve_health(unused_port, Health(watches, queue, lambda: True, 300), metrics),
+            serve_health(unused_port, Health(lambda: ages, queue, lambda: True, 300), metrics),
             aiohttp.ClientSession(f"http://127.0.0.1:{unused_port}") as session,
         ):
             answer = await session.get("/metrics")
@@ -159,7 +158,8 @@ def test_metrics_are_served_beside_the_health_check(unused_port: int) -> None:
     assert families["trainwright_queue_depth"].samples[0].value == 1
     (requests,) = [s for s in families["trainwright_api_requests"].samples if s.name.endswith("_total")]
     assert (requests.labels, requests.value) == ({"method": "GET", "status": "200"}, 1)
-    assert 0 <= families["trainwright_watch_age_seconds"].samples[0].value < 60
+    told = {s.labels["kind"]: s.value for s in families["trainwright_watch_age_seconds"].samples}
+    assert told == {"Pod": 7, "TrainingRun": 3}
 
 
 @pytest.fixture

@@ -22,7 +22,16 @@ from trainwright.contract import TERMINATION_MESSAGE_BYTES, Cause, ExitCode, Run
 from trainwright_operator.admission import is_suspended
 from trainwright_operator.api import TrainingRunStatus
 from trainwright_operator.attempts import KEPT, find_condition, place_of
-from trainwright_operator.cluster import AlreadyExistsError, ApiError, Cluster, Kind, Listing
+from trainwright_operator.cluster import (
+    JOBS,
+    PODS,
+    RUNS,
+    AlreadyExistsError,
+    ApiError,
+    Cluster,
+    Kind,
+    Listing,
+)
 from trainwright_operator.names import (
     ADJUSTMENTS_ANNOTATION,
     ATTEMPT_LABEL,
@@ -33,12 +42,14 @@ from trainwright_operator.names import (
     job_name,
 )
 from trainwright_operator.packed import controller_uid
-from trainwright_operator.queue import Key
+from trainwright_operator.queue import Key, WorkQueue
 from trainwright_operator.reconcile import Reconciler
 from trainwright_operator.retries import BUDGET_FIELDS, BUDGETS
 from trainwright_operator.settings import OperatorSettings, TrainerSettings
 from trainwright_operator.store import Store
 from trainwright_operator.times import format_time, parse_time
+from trainwright_operator.watch import Scope
+from trainwright_operator.watches import Watches
 
 Object = dict[str, Any]
 
@@ -217,6 +228,17 @@ MESSAGES = st.sampled_from(["it broke", "x" * 2048, "ї" * 700, '"' * 900])
 EXITS = st.sampled_from([*ExitCode, 137, 143, 1, 139])
 
 
+async def list_all(world: World, store: Store) -> None:
+    """Have the store know all that there is, as a new list would."""
+
+    async def rest(_: Key) -> None:
+        pass
+
+    watches = Watches(cast(Cluster, world), store, WorkQueue(rest, 1))
+    for kind in (RUNS, JOBS, PODS):
+        await watches.take(Scope(kind), world.pages(kind))
+
+
 class RunLife(RuleBasedStateMachine):
     """A run, its Job, its pods, the operator: each rule is one thing that happens."""
 
@@ -266,7 +288,7 @@ class RunLife(RuleBasedStateMachine):
 
     @rule()
     def relist(self) -> None:
-        self.loop.run(self.operator.relist())
+        self.loop.run(list_all(self.world, self.operator.store))
 
     @rule(kind=st.sampled_from(WATCHED), count=st.integers(1, 9))
     def hear(self, kind: str, count: int) -> None:

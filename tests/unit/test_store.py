@@ -32,7 +32,7 @@ def test_a_watch_that_lags_does_not_take_back_what_was_written() -> None:
 def test_a_list_does_not_take_back_what_was_learned_while_it_was_read() -> None:
     store = Store()
     store.keep("TrainingRun", run_at(9, phase="Succeeded"))
-    assert store.replace("TrainingRun", [pack("TrainingRun", run_at(7, phase="Running"))], 8) == {KEY}
+    assert store.replace("TrainingRun", [pack("TrainingRun", run_at(7, phase="Running"))], 8) == set()
     assert store.run(KEY) == run_at(9, phase="Succeeded")
 
 
@@ -44,9 +44,29 @@ def test_what_a_list_lacks_is_gone_unless_it_is_newer_than_the_list(version: int
     store.keep("TrainingRun", run_at(9))
     store.keep("Job", job)
     for kind in ("TrainingRun", "Job"):
-        assert store.replace(kind, [], version) == {KEY}
+        assert store.replace(kind, [], version) == (set() if kept else {KEY})
     assert (store.run(KEY) is not None) is kept
     assert bool(store.jobs(run_at(9))) is kept
+
+
+def test_a_list_tells_what_is_new_in_it() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(7))
+    same, newer = run_at(7), run_at(8)
+    assert store.pack("TrainingRun", same) is store.pack("TrainingRun", same), (
+        "what is known is not packed anew"
+    )
+    assert store.replace("TrainingRun", [store.pack("TrainingRun", same)], 9) == set()
+    assert store.replace("TrainingRun", [store.pack("TrainingRun", newer)], 9) == {KEY}
+    assert store.keys() == [KEY]
+
+
+def test_the_list_of_a_namespace_says_nothing_of_the_others() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(7))
+    assert store.replace("TrainingRun", [], 9, "elsewhere") == set()
+    assert store.keys() == [KEY]
+    assert store.replace("TrainingRun", [], 9, "ml") == {KEY}
 
 
 def test_the_end_of_an_earlier_run_is_not_that_of_the_run_made_since_by_its_name() -> None:

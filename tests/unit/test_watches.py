@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from builders import RunBuilder, make_job, make_pod
 
-from trainwright_operator.cluster import JOBS, PODS, RUNS, Kind
-from trainwright_operator.handlers import Watches
+from trainwright_operator.cluster import JOBS, PODS, RUNS, Cluster, Kind
 from trainwright_operator.queue import Key, WorkQueue
 from trainwright_operator.store import Store
+from trainwright_operator.watch import Scope
+from trainwright_operator.watches import Watches
 
 Object = dict[str, Any]
+NOBODY = cast(Cluster, None)  # nothing is asked for
 
 
 async def rest(_: Key) -> float | None:
@@ -27,9 +29,9 @@ def depth_after(*events: tuple[Kind, str, Object], known: Object | None = None) 
         store, queue = Store(), WorkQueue(rest, 1)
         if known:
             store.keep("TrainingRun", known)
-        watches = Watches(store, queue)
+        watches = Watches(NOBODY, store, queue)
         for kind, type_, item in events:
-            watches.observe(kind, {"type": type_, "object": item})  # type: ignore[typeddict-item]
+            watches.hear(Scope(kind), type_, item)
         return queue.depth
 
     return asyncio.run(observe())
@@ -73,7 +75,7 @@ def test_a_pod_the_scheduler_says_nothing_of_is_looked_at_a_moment_later() -> No
 
         queue = WorkQueue(reconcile, 1)
         pod = make_pod(1) | {"spec": {}, "status": {"phase": "Pending"}}
-        Watches(Store(), queue).observe(PODS, {"type": "ADDED", "object": pod})  # type: ignore[typeddict-item]
+        Watches(NOBODY, Store(), queue).hear(Scope(PODS), "ADDED", pod)
         work = asyncio.create_task(queue.run())
         try:
             return await asyncio.wait_for(seen, 5)
