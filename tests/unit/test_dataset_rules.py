@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from io import BytesIO
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainwright_trainer.annotations.images import check_image
-from trainwright_trainer.annotations.items import UnfitError, media_of
-from trainwright_trainer.annotations.labels import check_label
+from trainwright_trainer.annotations.items import Rule, UnfitError, media_of
+from trainwright_trainer.annotations.labels import Box, check_boxes, check_label
 
 CLASS_IDS = frozenset({0, 1, 21})
 
@@ -73,6 +74,55 @@ def test_any_text_is_either_refused_or_valid(text: str) -> None:
     except UnfitError:
         return
     assert check_label(canonical, CLASS_IDS).text == canonical
+
+
+def edges(line: str) -> list[float]:
+    x, y, width, height = map(float, line.split()[1:])
+    return [x - width / 2, x + width / 2, y - height / 2, y + height / 2]
+
+
+shares = st.floats(0, 1)
+sizes = st.floats(0.001, 1)
+boxes = st.tuples(st.sampled_from(sorted(CLASS_IDS)), shares, shares, sizes, sizes)
+
+
+@given(st.lists(boxes, max_size=8))
+def test_boxes_whose_centre_is_inside_become_what_is_seen_of_them(
+    given: list[tuple[float, ...]],
+) -> None:
+    text = "".join(" ".join(map(str, box)) + "\n" for box in given)
+    lines = check_label(text, CLASS_IDS).text.splitlines()
+    assert len(lines) <= len(set(given))  # two may look alike once they are cut
+    assert {int(line.split()[0]) for line in lines} == {box[0] for box in given}
+    assert all(-0.0011 <= edge <= 1.0011 for line in lines for edge in edges(line))
+
+
+@given(st.lists(boxes, min_size=1, max_size=4), st.sampled_from(["x", "nan", "2", "-1", "1.1"]), st.data())
+def test_a_label_with_one_wrong_number_is_refused_whatever_else_is_in_it(
+    given: list[tuple[float, ...]], wrong: str, data: st.DataObject
+) -> None:
+    rows = [[str(number) for number in box] for box in given]
+    row = data.draw(st.integers(0, len(rows) - 1))
+    column = data.draw(st.integers(0, 4))
+    rows[row][column] = wrong
+    with pytest.raises(UnfitError, match=f"^line {row + 1}: "):
+        check_label("\n".join(map(" ".join, rows)), CLASS_IDS)
+
+
+@given(st.integers(10, 5000), st.integers(10, 5000), st.data())
+def test_a_box_in_pixels_comes_back_from_its_label(width: int, height: int, data: st.DataObject) -> None:
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
+    box = Box.between(0, (left, top, right, bottom), (width, height))
+    found = edges(check_boxes([("box 1", box)], CLASS_IDS).text)
+    corners = [found[0] * width, found[1] * width, found[2] * height, found[3] * height]
+    assert corners == pytest.approx([left, right, top, bottom], abs=0.01)
+
+
+def test_a_reason_survives_the_way_between_processes() -> None:
+    sent = pickle.dumps(UnfitError(Rule.LABEL_AREA, "the box has no area"))
+    error = pickle.loads(sent)  # noqa: S301
+    assert (error.rule, str(error)) == (Rule.LABEL_AREA, "the box has no area")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP"])

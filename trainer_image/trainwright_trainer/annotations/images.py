@@ -11,6 +11,7 @@ import struct
 import warnings
 from io import BytesIO
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # Bound before anybody imports Ultralytics: it replaces Pillow's own by one that, given bytes of no known
@@ -28,7 +29,7 @@ MOST_IMAGE_BYTES = 512 * 1024 * 1024
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # MPO is the JPEG of cameras that keep a second view behind the first.
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF")
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -73,7 +74,7 @@ def check_image(data: bytes, suffix: str = "") -> Picture:
 
 
 def _refuse(data: bytes) -> UnfitError:
-    if data.startswith(_STARTS):
+    if data.startswith(_STARTS) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP"):
         return UnfitError(Rule.IMAGE_DAMAGED, "image can't be decoded: truncated or damaged")
     reason = f"image is no JPEG, PNG, WebP or BMP: it can't be decoded (it begins with {data[:8]!r})"
     return UnfitError(Rule.IMAGE_FORMAT, reason)
@@ -114,13 +115,14 @@ def _agreed_pixels(data: bytes, image: Image.Image) -> tuple[Image.Image, list[R
     """Return the upright picture in eight bits, and what had to be done for it."""
     pixels, repairs = image, []
     if pixels.mode.startswith("I;16"):
-        pixels = pixels.point(lambda value: value / 256, "L")  # the high byte, as OpenCV takes it
+        pixels = Image.fromarray((np.asarray(pixels) >> 8).astype(np.uint8))  # as OpenCV takes it
         repairs.append(Repair.IMAGE_CONVERTED)
     elif pixels.mode not in ("L", "LA", "RGB", "RGBA", "P", "1") or _has_16_bits(data):
         pixels = pixels.convert("RGB")
         repairs.append(Repair.IMAGE_CONVERTED)
-    if turn := _UPRIGHT.get(_orientation(image)):
-        pixels = pixels.transpose(turn)
+    orientation = _orientation(image)
+    if orientation in _UPRIGHT:
+        pixels = pixels.transpose(_UPRIGHT[orientation])
         repairs.append(Repair.IMAGE_TURNED)
     return pixels, repairs
 
