@@ -44,7 +44,8 @@ TRAINING = {
     "workers": 0,
     "optimizer": "AdamW",
     "learningRate": 0.002,
-    "arguments": {"nbs": 8, "mosaic": 0.0},
+    "nominalBatchSize": 8,
+    "augmentation": {"mosaic": 0},
 }
 SETTINGS = {"retryBackoffSeconds": 0, "leaseSeconds": 3, "nodeLostSeconds": 3}
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from trainwright.contract import ClassMapError, RunPlan, parse_class_map
 from trainwright.training_arguments import check_arguments
-from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.api import Compute, Training, TrainingRunSpec
 from trainwright_operator.quantities import memory_limit, parse_quantity
 
 Object = dict[str, Any]
@@ -26,6 +26,8 @@ CHOICES = (
 """Sections with one member each: a run that chooses one replaces a default that chose another."""
 
 _BESIDE_A_CHOICE = {"variants", "slots"}
+BATCHES = frozenset({"batchSize", "gpuMemoryFraction"})
+"""Ways to say how large a batch of training is: a run's own replaces that of a default."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ def merge_sections(low: Object, high: Object) -> Object:
             chosen, target = chosen.get(section) or {}, target.get(section) or {}
         if (chosen.get(choice) or {}).keys() - _BESIDE_A_CHOICE:
             target[choice] = _prefer(target[choice], chosen[choice])
+    if chosen := BATCHES & (high.get("training") or {}).keys():
+        merged["training"] = {
+            name: value for name, value in merged["training"].items() if name not in BATCHES - chosen
+        }
     if high.get("profile"):
         merged["profile"] = high["profile"]  # a version or kind belongs to the name beside it
     return merged
@@ -116,11 +122,29 @@ def _argument_problems(spec: TrainingRunSpec) -> list[str]:
 
 
 def _gpu_problems(spec: TrainingRunSpec) -> list[str]:
-    """The trainer uses one GPU; a second one would be paid for and stay idle."""
-    gpus = spec.compute.gpus if spec.compute else None
-    if gpus is None or gpus <= MOST_GPUS:
-        return []
-    return [f"spec.compute.gpus is {gpus}: the trainer uses at most {MOST_GPUS}; set it to 0 or {MOST_GPUS}"]
+    """A pod is on one node; several GPUs share a batch evenly, and one at most finds its size by itself."""
+    asked = spec.compute.gpus if spec.compute else None
+    gpus = int(Compute.built_in["gpus"]) if asked is None else asked
+    training = spec.training or Training()
+    problems = []
+    if gpus > MOST_GPUS:
+        return [
+            f"spec.compute.gpus is {gpus}: the trainer uses at most {MOST_GPUS}; set it to 0 or {MOST_GPUS}"
+        ]
+    if training.gpu_memory_fraction is not None:
+        if gpus != 1:
+            problems.append(
+                "spec.training.gpuMemoryFraction is set, which is for one GPU, and spec.compute.gpus is"
+                f" {gpus}: set spec.training.batchSize instead"
+            )
+        return problems
+    batch = training.batch_size or int(Training.built_in["batchSize"])
+    if gpus > 1 and batch % gpus:
+        problems.append(
+            f"spec.training.batchSize is {batch}, which {gpus} GPUs can't share evenly: set it to"
+            f" {max(batch // gpus, 1) * gpus} or {(batch // gpus + 1) * gpus}"
+        )
+    return problems
 
 
 def _stage_problems(spec: TrainingRunSpec) -> list[str]:

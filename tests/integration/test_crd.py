@@ -174,7 +174,7 @@ def test_a_name_that_children_can_not_carry_is_refused(
         {"dataset": {"source": SAMPLE, "classes": {}}},
         {"delivery": {"api": {"url": "http://127.0.0.1:8443/base"}}},
         {"delivery": {"api": {"url": "http://[::1]:8443"}}},
-        {"training": {"arguments": {"mosaic": 0.5, "cos_lr": True, "degrees": 3, "optimizer": "SGD"}}},
+        {"training": {"arguments": {"iou": 0.5, "cls_remap": True, "max_det": 3, "compile": "default"}}},
         {"compute": {"resources": {"limits": {"cpu": 2, "memory": "4Gi"}}, "environment": {"TZ": "UTC"}}},
     ],
     ids=[
@@ -220,10 +220,10 @@ FROZEN = {
     "a section more": {"gate": {"minimum": 0.5}},
     "a section less": {"compute": None},
     "another dataset": {"dataset": {"source": {"sample": {"seed": 2}}}},
-    "an argument's value": {"training": {"arguments": {"mosaic": 0.6}}},
-    "an argument's type": {"training": {"arguments": {"cos_lr": 1}}},
-    "another argument": {"training": {"arguments": {"mosaic": None, "mixup": 0.5}}},
-    "one argument more": {"training": {"arguments": {"mixup": 0.5}}},
+    "an argument's value": {"training": {"arguments": {"iou": 0.6}}},
+    "an argument's type": {"training": {"arguments": {"cls_remap": 1}}},
+    "another argument": {"training": {"arguments": {"iou": None, "conf": 0.5}}},
+    "one argument more": {"training": {"arguments": {"conf": 0.5}}},
     "deep in the affinity": {"compute": {"affinity": {"nodeAffinity": {"anything": {"deep": 2}}}}},
     "renamed in the affinity": {
         "compute": {"affinity": {"nodeAffinity": {"anything": {"deep": None, "low": 1}}}}
@@ -236,7 +236,7 @@ FROZEN = {
 def recorded(kubectl: Kubectl, namespace: str) -> str:
     """The name of a run that exists."""
     spec = {
-        "training": {"epochs": 3, "arguments": {"mosaic": 0.5, "cos_lr": True}},
+        "training": {"epochs": 3, "arguments": {"iou": 0.5, "cls_remap": True}},
         "compute": {"affinity": {"nodeAffinity": {"anything": {"deep": 1}}}},
     }
     kubectl.succeed("create", "--filename", "-", manifest=sample_run("recorded", namespace, **spec))

@@ -50,7 +50,11 @@ FOLDER = {"source": {"folder": {}}}
     ("fields", "exit_code", "message"),
     [
         ({"dataset": FOLDER}, ExitCode.DATA, "no images found"),
-        ({"training": {"arguments": {"mosiac": 1}}}, ExitCode.USER_CONFIG, "did you mean mosaic"),
+        (
+            {"training": {"arguments": {"mosiac": 1}}},
+            ExitCode.USER_CONFIG,
+            "did you mean training.augmentation.mosaic",
+        ),
         ({"training": {"baseModel": "../x.pt"}}, ExitCode.USER_CONFIG, "baseModel '../x.pt' is no file"),
         ({"training": {"baseModel": "yolo99n.yaml"}}, ExitCode.USER_CONFIG, "no known architecture"),
         ({"gpus": 2}, ExitCode.USER_CONFIG, "compute.gpus is 2"),

@@ -44,7 +44,8 @@ def tiny_plan(
                 "imageSize": image_size,
                 "optimizer": "AdamW",
                 "learningRate": 0.002,
-                "arguments": {"nbs": 8, "mosaic": 0.0},
+                "nominalBatchSize": 8,
+                "augmentation": {"mosaic": 0},
             },
             **fields,
         }

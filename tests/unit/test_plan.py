@@ -159,6 +159,24 @@ def test_a_secret_without_the_label_may_not_be_used() -> None:
     ]
 
 
+def test_a_gpu_finds_the_batch_size_by_itself_and_the_processor_does_not() -> None:
+    def problems(**compute: int) -> tuple[str, ...]:
+        run = RunBuilder().spec(training={"gpuMemoryFraction": 0.7}, compute=compute).build()
+        return resolve_plan(run, merge_spec({}, run["spec"]), None).problems
+
+    assert problems() == ()
+    assert "spec.compute.gpus is 0: set spec.training.batchSize instead" in problems(gpus=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("default", "own"),
+    [({"batchSize": 16}, {"gpuMemoryFraction": 0.7}), ({"gpuMemoryFraction": 0.7}, {"batchSize": 16})],
+)
+def test_a_runs_batch_replaces_that_of_a_default(default: dict[str, Any], own: dict[str, Any]) -> None:
+    merged = merge_sections({"training": default | {"epochs": 3}}, {"training": own})
+    assert merged["training"] == own | {"epochs": 3}
+
+
 def test_more_gpus_than_the_trainer_uses_are_refused_before_they_are_paid_for() -> None:
     run = RunBuilder().spec(compute={"gpus": 4}).build()
     problems = resolve_plan(run, merge_spec({}, run["spec"]), None).problems

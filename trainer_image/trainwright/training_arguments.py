@@ -16,6 +16,7 @@ from typing import Any
 from trainwright.contract import ArgumentValue
 
 TABLE = "training_arguments.json"
+USE = "use "  # so begins the reason why a setting with a field of its own is refused
 
 
 def check_arguments(arguments: Mapping[str, ArgumentValue]) -> list[str]:
@@ -28,12 +29,23 @@ def _problem_of(name: str, value: ArgumentValue) -> str | None:
     if name in table["refused"]:
         return f"{name} can't be set here: {table['refused'][name]}"
     if name not in table["arguments"]:
-        nearest = difflib.get_close_matches(name, table["arguments"], n=1)
-        return f"{name} is not known" + (f", did you mean {nearest[0]}?" if nearest else "")
+        return f"{name} is not known" + _nearest_to(name, table)
     types = table["arguments"][name]
     if not any(_is_of_type(value, wanted) for wanted in types):
         return f"{name} is {value!r}, which is no {' or '.join(types)}"
     return None
+
+
+def _nearest_to(name: str, table: dict[str, Any]) -> str:
+    """Ask whether the setting of the nearest name was meant: an argument, or a field of its own."""
+    fields = {
+        known: reason.removeprefix(USE)
+        for known, reason in table["refused"].items()
+        if reason.startswith(USE)
+    }
+    known = {argument: argument for argument in table["arguments"]} | fields
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {known[nearest[0]]}?" if nearest else ""
 
 
 def _is_of_type(value: ArgumentValue, wanted: str) -> bool:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic.alias_generators import to_camel
 
-from trainwright.training_arguments import TABLE
+from trainwright.contract import AugmentationSettings
+from trainwright.training_arguments import TABLE, USE
 
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 _LINE = re.compile(r"^(?P<name>\w+):.*?# \((?P<types>[^)]*)\)")
@@ -34,24 +36,46 @@ _OWN_FIELDS = {
     "warmup_epochs": "warmupEpochs",
     "close_mosaic": "closeMosaic",
     "amp": "mixedPrecision",
+    "nbs": "nominalBatchSize",
+    "lrf": "finalLearningRate",
+    "cos_lr": "cosineLearningRate",
+    "momentum": "momentum",
+    "weight_decay": "weightDecay",
+    "warmup_momentum": "warmupMomentum",
+    "warmup_bias_lr": "warmupBiasLearningRate",
+    "freeze": "freeze",
+    "multi_scale": "multiScale",
+    "rect": "rect",
+    "deterministic": "deterministic",
+    "cache": "cache",
+    "time": "maxHours",
+    **{name: f"loss.{name}" for name in ("box", "cls", "dfl")},
+    "cls_pw": "loss.classBalance",
+    **{name: f"augmentation.{to_camel(name)}" for name in AugmentationSettings.model_fields},
 }
 _REFUSED = {
-    **{name: f"use training.{field}" for name, field in _OWN_FIELDS.items()},
+    **{name: f"{USE}training.{field}" for name, field in _OWN_FIELDS.items()},
     **dict.fromkeys(("project", "name", "exist_ok", "save_dir"), "the workspace decides where files go"),
     **dict.fromkeys(("data", "fraction", "split", "classes"), "the dataset's settings decide what is used"),
+    **dict.fromkeys(
+        ("overlap_mask", "mask_ratio", "dropout", "pose", "kobj", "rle", "angle", "dlog", "dgrad", "dlam"),
+        "it is for other tasks than detection",
+    ),
+    **dict.fromkeys(
+        ("copy_paste", "copy_paste_mode", "auto_augment", "erasing"), "it is for other tasks than detection"
+    ),
     "device": "use compute.gpus",
     "resume": "the newest checkpoint is found by itself",
     "save": "checkpoints are always saved",
     "val": "every epoch is validated, to find the best one",
     "plots": "no pictures are drawn",
-    "time": "it starts again with every attempt; use epochs or deadlines",
     "cfg": "it is the path of a file; set its values one by one",
     "distill_model": "it is the path of a file",
     "pretrained": "it may be the path of a file; use training.baseModel",
     "tracker": "it is the path of a file",
     "source": "it is the path of a file",
     "task": "only detection is trained",
-    "single_cls": "the dataset's class map decides the classes",
+    "single_cls": "the dataset's class map decides the classes: give it one",
     "quantize": "the export decides the precision",
     "nms": "the export decides it",
     "save_json": "metrics are in the report",

@@ -170,7 +170,12 @@ class Compute(Section):
 
     built_in = {"gpus": 1, "gpuResource": "nvidia.com/gpu", "sharedMemory": "Auto", "stages": "Together"}  # noqa: RUF012
 
-    gpus: int | None = Field(default=None, ge=0, le=64, description="GPUs of the pod; 0 trains on the CPU.")
+    gpus: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="GPUs of the pod, at most 16, which share a batch; 0 trains on the CPU.",
+    )
     gpu_resource: (
         Annotated[str, Field(min_length=3, max_length=128, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None
     ) = Field(default=None, description="The resource name the GPUs are asked for by.")

@@ -77,8 +77,10 @@ from trainwright.contract.report import (
 )
 from trainwright.contract.training import (
     ArgumentValue,
+    AugmentationSettings,
     ExportSettings,
     GateSettings,
+    LossSettings,
     OnnxSettings,
     ParitySettings,
     TrainingSettings,
@@ -143,6 +145,7 @@ __all__ = [
     "ImageCounts",
     "ImageErrors",
     "Latency",
+    "LossSettings",
     "Metrics",
     "ModelReport",
     "ModelSettings",

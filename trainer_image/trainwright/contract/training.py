@@ -11,12 +11,42 @@ from trainwright.contract.words import Contract
 ArgumentValue = bool | int | float | str
 
 
+class AugmentationSettings(Contract):
+    """How images are changed while they are loaded, anew in every epoch; names are those of Ultralytics."""
+
+    mosaic: float = Field(default=1.0, ge=0, le=1)
+    mixup: float = Field(default=0.0, ge=0, le=1)
+    cutmix: float = Field(default=0.0, ge=0, le=1)
+    degrees: float = Field(default=0.0, ge=0, le=180)
+    translate: float = Field(default=0.1, ge=0, le=1)
+    scale: float = Field(default=0.5, ge=0, le=1)
+    shear: float = Field(default=0.0, ge=0, le=90)
+    perspective: float = Field(default=0.0, ge=0, le=0.01)
+    fliplr: float = Field(default=0.5, ge=0, le=1)
+    flipud: float = Field(default=0.0, ge=0, le=1)
+    hsv_h: float = Field(default=0.015, ge=0, le=1)
+    hsv_s: float = Field(default=0.7, ge=0, le=1)
+    hsv_v: float = Field(default=0.4, ge=0, le=1)
+    bgr: float = Field(default=0.0, ge=0, le=1)
+
+
+class LossSettings(Contract):
+    """What the parts of the loss weigh."""
+
+    box: float = Field(default=7.5, ge=0)
+    cls: float = Field(default=0.5, ge=0)
+    dfl: float = Field(default=1.5, ge=0)
+    class_balance: float = Field(default=0.0, ge=0, le=1)
+
+
 class TrainingSettings(Contract):
     """How YOLO is trained."""
 
     base_model: str = "yolo26m.pt"
     epochs: int = Field(default=120, ge=1)
     batch_size: int = Field(default=11, ge=1)
+    gpu_memory_fraction: float | None = Field(default=None, gt=0, lt=1)
+    nominal_batch_size: int = Field(default=64, ge=1)
     image_size: int = Field(default=1280, ge=32, multiple_of=32)
     save_period: int = Field(default=1, ge=-1)
     workers: int = Field(default=24, ge=0)
@@ -25,8 +55,22 @@ class TrainingSettings(Contract):
     optimizer: str = "auto"
     learning_rate: float = Field(default=0.01, gt=0)
     warmup_epochs: float = Field(default=3.0, ge=0)
+    final_learning_rate: float = Field(default=0.01, gt=0, le=1)
+    cosine_learning_rate: bool = False
+    momentum: float = Field(default=0.937, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0005, ge=0, le=1)
+    warmup_momentum: float = Field(default=0.8, ge=0, lt=1)
+    warmup_bias_learning_rate: float = Field(default=0.1, ge=0)
+    freeze: int = Field(default=0, ge=0)
+    multi_scale: float = Field(default=0.0, ge=0, lt=1)
+    rect: bool = False
     close_mosaic: int = Field(default=10, ge=0)
     mixed_precision: bool = True
+    deterministic: bool = True
+    cache: Literal["Off", "Memory", "Disk"] = "Off"
+    max_hours: float | None = Field(default=None, gt=0)
+    augmentation: AugmentationSettings = AugmentationSettings()
+    loss: LossSettings = LossSettings()
     arguments: dict[str, ArgumentValue] = Field(default={})
 
 
