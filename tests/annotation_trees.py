@@ -61,6 +61,9 @@ class Silent:
     def advance(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
 
+    def train_batch(self, epoch: int, epochs: int, batch: int, batches: int) -> None:
+        pass
+
     def linger(self) -> None:
         """Go on."""
 

@@ -14,7 +14,7 @@ from trainwright_operator.quantities import memory_limit, parse_quantity
 
 Object = dict[str, Any]
 
-MOST_GPUS = 1
+MOST_GPUS = 16
 
 CHOICES = (
     ("dataset", "source"),
@@ -52,9 +52,9 @@ def merge_sections(low: Object, high: Object) -> Object:
             chosen, target = chosen.get(section) or {}, target.get(section) or {}
         if (chosen.get(choice) or {}).keys() - _BESIDE_A_CHOICE:
             target[choice] = _prefer(target[choice], chosen[choice])
-    if chosen := BATCHES & (high.get("training") or {}).keys():
+    if named := BATCHES & (high.get("training") or {}).keys():
         merged["training"] = {
-            name: value for name, value in merged["training"].items() if name not in BATCHES - chosen
+            name: value for name, value in merged["training"].items() if name not in BATCHES - named
         }
     if high.get("profile"):
         merged["profile"] = high["profile"]  # a version or kind belongs to the name beside it
@@ -128,9 +128,7 @@ def _gpu_problems(spec: TrainingRunSpec) -> list[str]:
     training = spec.training or Training()
     problems = []
     if gpus > MOST_GPUS:
-        return [
-            f"spec.compute.gpus is {gpus}: the trainer uses at most {MOST_GPUS}; set it to 0 or {MOST_GPUS}"
-        ]
+        problems.append(f"spec.compute.gpus is {gpus}: a run has one pod, of at most {MOST_GPUS} GPUs")
     if training.gpu_memory_fraction is not None:
         if gpus != 1:
             problems.append(

@@ -381,7 +381,8 @@ def pending_because_its_profile_allows_less(bench: Bench, name: str) -> None:
         },
     }
     bench.runs.create_namespaced_custom_object(*RUNS, bench.namespace, "trainingprofiles", body)
-    bench.create(name, profile={"name": "small"}, training={"epochs": 120}, compute=UNSCHEDULED | {"gpus": 2})
+    training = {"epochs": 120, "batchSize": 12}
+    bench.create(name, profile={"name": "small"}, training=training, compute=UNSCHEDULED | {"gpus": 2})
     bench.wait(lambda status: "Accepted" in _false(status), name)
 
 

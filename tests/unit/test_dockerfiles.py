@@ -166,7 +166,7 @@ def test_which_gpus_a_pod_sees_is_not_the_image_s_decision() -> None:
 def test_what_ultralytics_would_install_at_run_time_is_in_the_trainer_s_extra() -> None:
     extra = PROJECT["project"]["optional-dependencies"]["trainer"]
     names = {re.split(r"[<>=\[]", requirement)[0] for requirement in extra}
-    assert {"cloudpickle", "onnx", "onnxruntime", "onnxslim"} <= names
+    assert {"onnx", "onnxruntime", "onnxslim"} <= names
 
 
 def test_the_operator_and_the_resource_api_have_no_torch() -> None:

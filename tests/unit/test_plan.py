@@ -177,10 +177,22 @@ def test_a_runs_batch_replaces_that_of_a_default(default: dict[str, Any], own: d
     assert merged["training"] == own | {"epochs": 3}
 
 
+def test_several_gpus_share_a_batch_evenly_or_not_at_all() -> None:
+    def problems(batch: int) -> tuple[str, ...]:
+        run = RunBuilder().spec(training={"batchSize": batch}, compute={"gpus": 4}).build()
+        return resolve_plan(run, merge_spec({}, run["spec"]), None).problems
+
+    assert problems(16) == ()
+    assert problems(11) == (
+        "spec.training.batchSize is 11, which 4 GPUs can't share evenly: set it to 8 or 12",
+    )
+    assert "set it to 4 or 8" in problems(6)[0]
+
+
 def test_more_gpus_than_the_trainer_uses_are_refused_before_they_are_paid_for() -> None:
-    run = RunBuilder().spec(compute={"gpus": 4}).build()
+    run = RunBuilder().spec(compute={"gpus": 32}, training={"batchSize": 32}).build()
     problems = resolve_plan(run, merge_spec({}, run["spec"]), None).problems
-    assert problems == ("spec.compute.gpus is 4: the trainer uses at most 1; set it to 0 or 1",)
+    assert problems == ("spec.compute.gpus is 32: a run has one pod, of at most 16 GPUs",)
 
 
 def test_a_dry_run_holds_no_gpu() -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import distribution
 import pytest
 import yaml
 
-from trainwright.contract import ArgumentValue, AugmentationSettings, LossSettings, TrainingSettings
+from trainwright.contract import ArgumentValue, LossSettings, OnlineAugmentation, TrainingSettings
 from trainwright.errors import ConfigurationError
 from trainwright.training_arguments import check_arguments
 from trainwright_trainer import argument_table
@@ -76,7 +76,7 @@ def test_typed_settings_become_ultralytics_names() -> None:
         epochs=3,
         batch_size=4,
         final_learning_rate=0.1,
-        augmentation=AugmentationSettings(mosaic=0.0, hsv_h=0.2),
+        augmentation=OnlineAugmentation(mosaic=0.0, hsv_h=0.2),
         loss=LossSettings(class_balance=0.5),
         arguments={"conf": 0.2},
     )

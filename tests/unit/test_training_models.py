@@ -11,15 +11,22 @@ import pytest
 from annotation_trees import Silent, plan_of
 
 from trainwright.artifacts import Dataset
-from trainwright.contract import ClassMap, DatasetReport, GateSettings, ImageCounts
-from trainwright.errors import ConfigurationError
+from trainwright.contract import ClassMap, DatasetReport, GateSettings, ImageCounts, TrainingSettings
+from trainwright.errors import ConfigurationError, GpuFaultError
 from trainwright_trainer import yolo
 from trainwright_trainer.checkpoints import CheckpointNote
-from trainwright_trainer.devices import device_of
+from trainwright_trainer.devices import devices_of
 from trainwright_trainer.files import digest_bytes
 from trainwright_trainer.places import Places
 from trainwright_trainer.steps.evaluation import check_gate
-from trainwright_trainer.steps.training import _cap_workers, _find_model, open_checkpoints, train_model
+from trainwright_trainer.steps.training import (
+    _cap_workers,
+    _choose_cache,
+    _find_model,
+    _share_batch,
+    open_checkpoints,
+    train_model,
+)
 
 SAMPLE = {"source": {"sample": {}}}
 
@@ -63,10 +70,30 @@ def test_weights_are_not_loaded_with_a_torch_that_would_run_what_is_in_them(
         yolo.prepare(tmp_path)
 
 
-def test_no_gpu_means_the_processor_and_two_are_refused() -> None:
-    assert device_of(plan_of(SAMPLE)) == "cpu"
-    with pytest.raises(ConfigurationError, match=r"compute\.gpus is 2"):
-        device_of(plan_of(SAMPLE, gpus=2))
+def test_no_gpu_means_the_processor_and_gpus_that_can_not_be_seen_are_a_fault_of_the_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert devices_of(plan_of(SAMPLE)) == ("cpu",)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices_of(plan_of(SAMPLE, gpus=2)) == ("0", "1")
+    with pytest.raises(GpuFaultError, match=r"compute\.gpus is 4, but 2 of them can be seen"):
+        devices_of(plan_of(SAMPLE, gpus=4))
+
+
+@pytest.mark.parametrize(("batch", "shared"), [(8, 8), (11, 10), (1, 2)])
+def test_a_batch_that_devices_can_not_share_evenly_is_made_smaller(batch: int, shared: int) -> None:
+    assert _share_batch(batch, 2) == shared
+
+
+@pytest.mark.parametrize(("gibibytes", "cache"), [(4, "ram"), (2, False)])
+def test_images_are_cached_in_memory_only_where_there_is_room(
+    gibibytes: int, cache: str | bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainwright_trainer.steps.training.available_memory", lambda: gibibytes * 1024**3)
+    dataset = dataset_of(b"", images=ImageCounts(train=400, valid=37, test=1))
+    settings = TrainingSettings(cache="Memory", image_size=1280)  # 2 GiB of pixels
+    assert _choose_cache(settings, dataset, copies=1) == cache
 
 
 @pytest.mark.parametrize(("value", "passed"), [(0.7, True), (0.69999, False)])
@@ -83,10 +110,9 @@ def test_a_metric_that_is_no_number_is_left_out_and_passes_no_gate() -> None:
     assert "mAP50 on the test split is not a number" in reason
 
 
-def dataset_of(content: bytes) -> Dataset:
-    report = DatasetReport(
-        digest=digest_bytes(content), images=ImageCounts(train=1, valid=1, test=1), quarantined=0, classes=1
-    )
+def dataset_of(content: bytes, images: ImageCounts | None = None) -> Dataset:
+    images = images or ImageCounts(train=1, valid=1, test=1)
+    report = DatasetReport(digest=digest_bytes(content), images=images, quarantined=0, classes=1)
     papers = {"manifest": "d/m", "summary": "d/s", "quarantine": "d/q"}
     return Dataset(folder="d", report=report, class_map=ClassMap.of_names(["part"]), **papers)
 

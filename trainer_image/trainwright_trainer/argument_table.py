@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic.alias_generators import to_camel
 
-from trainwright.contract import AugmentationSettings
+from trainwright.contract import OnlineAugmentation
 from trainwright.training_arguments import TABLE, USE
 
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
@@ -51,7 +51,7 @@ _OWN_FIELDS = {
     "time": "maxHours",
     **{name: f"loss.{name}" for name in ("box", "cls", "dfl")},
     "cls_pw": "loss.classBalance",
-    **{name: f"augmentation.{to_camel(name)}" for name in AugmentationSettings.model_fields},
+    **{name: f"augmentation.{to_camel(name)}" for name in OnlineAugmentation.model_fields},
 }
 _REFUSED = {
     **{name: f"{USE}training.{field}" for name, field in _OWN_FIELDS.items()},

@@ -85,6 +85,11 @@ def to_step_error(error: Exception) -> StepError:
     return StepError(message, hint="This is not foreseen: the end of the log says where it happened.")
 
 
+def with_hint(kind: type[StepError], message: str) -> StepError:
+    """Return an error of this kind with what can be done about it."""
+    return kind(message, hint=_HINTS.get(kind, ""))
+
+
 def describe_failure(error: StepError, stage: Stage, log_tail: str) -> FailureReport:
     """Return the failure as the report holds it, every text bounded."""
     return FailureReport(

@@ -110,6 +110,8 @@ def _summarise(report: RunReport) -> str:
     parts = []
     if progress.epoch is not None:
         parts.append(f"epoch {progress.epoch}/{progress.epochs}")
+    if progress.batch is not None:
+        parts.append(f"batch {progress.batch}/{progress.batches}")
     if "mAP50" in report.metrics:
         parts.append(f"mAP50 {report.metrics['mAP50']:.3f}")
     if progress.estimated_remaining_seconds is not None and report.outcome is None:

@@ -36,6 +36,7 @@ _WEIGHTS = {
 
 
 _MOST_OF_A_PROBLEM = 256
+_TELLING_SECONDS = 20.0  # for so long the first batches, which load and compile, say little of the others
 
 
 class RunProgress:
@@ -117,6 +118,20 @@ class RunProgress:
         percent = self._percent(self.report.progress.stage, fraction)
         self._tell(Moment.STEP, progress=self._step(percent=percent))
 
+    def train_batch(self, epoch: int, epochs: int, batch: int, batches: int) -> None:
+        """Batch `batch` of `batches` of epoch `epoch` of `epochs`, all from 1, is trained."""
+        self.check()
+        done = epoch - 1 + batch / batches
+        progress = self._step(
+            percent=self._percent(self.report.progress.stage, done / epochs),
+            epoch=epoch - 1,
+            epochs=epochs,
+            batch=batch,
+            batches=batches,
+            estimated_remaining_seconds=self._epoch_clock.estimate(done, epochs),
+        )
+        self._tell(Moment.STEP, progress=progress)
+
     def linger(self) -> None:
         """A step is made that brings the stage no further; what is nearly done is not ended by a stop."""
         self._tell(Moment.STEP, progress=self._step())
@@ -158,6 +173,8 @@ class RunProgress:
             percent=self._percent(stage, epoch / epochs),
             epoch=epoch,
             epochs=epochs,
+            batch=None,
+            batches=None,
             estimated_remaining_seconds=self._epoch_clock.estimate(epoch, epochs),
         )
         self._tell(Moment.EPOCH, progress=progress, metrics=dict(metrics))
@@ -184,15 +201,18 @@ class RunProgress:
 
 
 class _EpochClock:
-    """Estimates what remains of the training from the epochs of this attempt."""
+    """Estimates what remains of the training from what this attempt has trained."""
 
     def __init__(self, first: int = 0) -> None:
         self._first = first
         self._start = time.monotonic()
 
-    def estimate(self, epoch: int, epochs: int) -> int:
-        trained = max(epoch - self._first, 1)
-        return round((time.monotonic() - self._start) / trained * (epochs - epoch))
+    def estimate(self, done: float, epochs: int) -> int | None:
+        """Return the seconds until `epochs` are trained, of which `done` are; too little tells nothing."""
+        seconds, trained = time.monotonic() - self._start, done - self._first
+        if trained <= 0 or (trained < 1 and seconds < _TELLING_SECONDS):
+            return None
+        return round(seconds / trained * (epochs - done))
 
 
 def _now() -> datetime:

@@ -15,6 +15,9 @@ class Watcher(Protocol):
     def advance(self, fraction: float) -> None:
         """A step is made, and the running stage has come this far, from 0 to 1."""
 
+    def train_batch(self, epoch: int, epochs: int, batch: int, batches: int) -> None:
+        """Batch `batch` of `batches` of epoch `epoch` of `epochs`, all from 1, is trained."""
+
     def linger(self) -> None:
         """A step is made that brings the stage no further; what is nearly done is not ended by a stop."""
 

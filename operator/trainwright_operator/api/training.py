@@ -26,7 +26,7 @@ def _part(description: str, most: float = 1) -> Any:
 class OnlineAugmentation(Section):
     """How training images are changed while they are loaded, anew in every epoch, by Ultralytics' names."""
 
-    built_in = built_in_of(contract.AugmentationSettings)
+    built_in = built_in_of(contract.OnlineAugmentation)
 
     mosaic: float | None = _part("Probability that four images become one.")
     mixup: float | None = _part("Probability that two images are blended.")

@@ -77,10 +77,10 @@ from trainwright.contract.report import (
 )
 from trainwright.contract.training import (
     ArgumentValue,
-    AugmentationSettings,
     ExportSettings,
     GateSettings,
     LossSettings,
+    OnlineAugmentation,
     OnnxSettings,
     ParitySettings,
     TrainingSettings,
@@ -151,6 +151,7 @@ __all__ = [
     "ModelSettings",
     "MotionBlur",
     "Noise",
+    "OnlineAugmentation",
     "OnnxSettings",
     "Outcome",
     "ParitySettings",

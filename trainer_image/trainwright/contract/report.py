@@ -32,6 +32,8 @@ class Progress(Contract):
     stage: Stage = Field(description="The stage that is being carried out.")
     epoch: int | None = Field(default=None, description="Epochs trained.")
     epochs: int | None = Field(default=None, description="Epochs to train in all.")
+    batch: int | None = Field(default=None, ge=0, description="Batches trained of the epoch that runs.")
+    batches: int | None = Field(default=None, ge=1, description="Batches of an epoch.")
     estimated_remaining_seconds: int | None = Field(
         default=None, description="Seconds until training ends, as it looks now."
     )

@@ -11,7 +11,7 @@ from trainwright.contract.words import Contract
 ArgumentValue = bool | int | float | str
 
 
-class AugmentationSettings(Contract):
+class OnlineAugmentation(Contract):
     """How images are changed while they are loaded, anew in every epoch; names are those of Ultralytics."""
 
     mosaic: float = Field(default=1.0, ge=0, le=1)
@@ -69,7 +69,7 @@ class TrainingSettings(Contract):
     deterministic: bool = True
     cache: Literal["Off", "Memory", "Disk"] = "Off"
     max_hours: float | None = Field(default=None, gt=0)
-    augmentation: AugmentationSettings = AugmentationSettings()
+    augmentation: OnlineAugmentation = OnlineAugmentation()
     loss: LossSettings = LossSettings()
     arguments: dict[str, ArgumentValue] = Field(default={})
 

@@ -13,18 +13,24 @@ from trainwright.artifacts import Dataset, Weights
 from trainwright.contract import Adjustments, ArgumentValue, CheckpointReport, RunPlan, TrainingSettings
 from trainwright.errors import ConfigurationError, StepError
 from trainwright.training_arguments import check_arguments
-from trainwright_trainer import yolo, yolo_training
+from trainwright_trainer import ranks, yolo, yolo_training
 from trainwright_trainer.checkpoint_uploads import CheckpointUploads
 from trainwright_trainer.checkpoints import Checkpoint, CheckpointFolder, CheckpointNote
-from trainwright_trainer.devices import device_of
+from trainwright_trainer.devices import devices_of
 from trainwright_trainer.files import copy_atomically, digest_bytes, digest_file
+from trainwright_trainer.history import restore_history
+from trainwright_trainer.memory import available_memory
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
 FOLDER = "training"
 WEIGHTS = f"{FOLDER}/weights.pt"
+HISTORY = f"{FOLDER}/history.csv"
+EVENTS = f"{FOLDER}/tensorboard"
 UNCHANGED = Adjustments()
 VOLUMES = Path("/mnt")  # where a pod has the volumes that its run brought along
+CACHE_MARGIN = 1.5  # so much more memory than cached images take is to be left for everything else
+GIB = 1024**3
 _LOG = logging.getLogger(__name__)
 
 
@@ -50,6 +56,8 @@ def train_model(  # noqa: PLR0913 - what to train, from where, and who is told
         recorder.resume(newest)
     if newest is None or not newest.note.final:
         _run_training(dataset, plan, places, recorder, newest, adjustments)
+    elif not (places.workspace / HISTORY).is_file():
+        _restore_history(newest, places.workspace)
     return _deliver_weights(folder, places.workspace, newest)
 
 
@@ -122,11 +130,11 @@ class _Recorder:
         self, folder: CheckpointFolder, plan: RunPlan, watcher: Watcher, uploads: CheckpointUploads | None
     ) -> None:
         self._folder = folder
-        self._batch_size = plan.training.batch_size
+        automatic = plan.training.gpu_memory_fraction is not None
+        self._batch_size = None if automatic else plan.training.batch_size
         self._period = plan.checkpoint.every_epochs or plan.training.save_period
         self._watcher = watcher
         self._uploads = uploads
-        self._fraction = 0.0
 
     def resume(self, checkpoint: Checkpoint) -> None:
         done = "was finished with" if checkpoint.note.final else "goes on after"
@@ -134,9 +142,19 @@ class _Recorder:
         self._watcher.resume_from(checkpoint.note.epoch)
         self._hand_on(checkpoint, 0)
 
-    def on_batch(self, epoch: int, epochs: int, fraction: float) -> None:
-        self._fraction = (epoch - 1 + fraction) / epochs
-        self._watcher.advance(self._fraction)
+    def on_batch_size(self, batch_size: int) -> None:
+        """Tell of a batch that is not the planned one: found by itself, or halved as it did not fit."""
+        if batch_size == self._batch_size:
+            return
+        if self._batch_size is None:
+            _LOG.info("batch size is %d: it was found by itself", batch_size)
+        else:
+            _LOG.warning("batch size is %d: %d did not fit", batch_size, self._batch_size)
+        self._batch_size = batch_size
+        self._watcher.use_batch(batch_size)
+
+    def on_batch(self, epoch: int, epochs: int, batch: int, batches: int) -> None:
+        self._watcher.train_batch(epoch, epochs, batch, batches)
 
     def on_validation_batch(self) -> None:
         self._watcher.linger()  # the epoch is trained: it is saved even if a stop was asked for
@@ -157,9 +175,6 @@ class _Recorder:
             self._uploads.offer(manifest, checkpoint.path, best)
 
     def on_saved(self, saved: yolo_training.SavedEpoch) -> None:
-        if saved.batch_size != self._batch_size:
-            _LOG.warning("batch size is %d: %d did not fit", saved.batch_size, self._batch_size)
-            self._watcher.use_batch(saved.batch_size)
         start = time.monotonic()
         note = CheckpointNote(
             epoch=saved.epoch,
@@ -187,23 +202,67 @@ def _run_training(  # noqa: PLR0913, PLR0917 - what to train, from where, and ho
     adjustments: Adjustments,
 ) -> None:
     arguments = training_arguments(plan.training)
+    devices = devices_of(plan)
     if adjustments.batch_size is not None:
         arguments["batch"] = adjustments.batch_size
-    device = device_of(plan)
+    if len(devices) > 1:
+        arguments["batch"] = _share_batch(int(arguments["batch"]), len(devices))
+    arguments["cache"] = _choose_cache(plan.training, dataset, copies=len(devices))
     model = _find_model(plan.training.base_model, places.weights)
-    yolo.prepare(places.workspace / "ultralytics")
+    hours = plan.training.max_hours
     job = yolo_training.TrainingJob(
         model=model,
         data=places.workspace / dataset.folder / "data.yaml",
         folder=places.workspace / FOLDER / "ultralytics",
-        device=device,
-        workers=_cap_workers(plan.training.workers, adjustments.workers),
-        batch_size=adjustments.batch_size,
+        devices=devices,
+        workers=_cap_workers(plan.training.workers, adjustments.workers) // len(devices),
+        batch_size=None if adjustments.batch_size is None else int(arguments["batch"]),
         arguments=arguments,
+        history=places.workspace / HISTORY,
+        events=places.workspace / EVENTS,
         base_models=places.weights,
         resume=None if newest is None else newest.path,
+        most_seconds=None if hours is None else hours * 3600,
     )
-    yolo_training.train(job, recorder)
+    settings = places.workspace / "ultralytics"
+    if len(devices) > 1:
+        ranks.train(job, recorder, settings)
+    else:
+        yolo.prepare(settings)
+        yolo_training.train(job, recorder)
+
+
+def _share_batch(batch: int, devices: int) -> int:
+    """Return the batch that devices can share evenly: no larger, but at least one image for each."""
+    shared = max(batch // devices, 1) * devices
+    if shared != batch:
+        _LOG.warning("batch size is %d: %d devices can't share %d evenly", shared, devices, batch)
+    return shared
+
+
+def _choose_cache(settings: TrainingSettings, dataset: Dataset, copies: int) -> str | bool:
+    """Return where Ultralytics keeps decoded images; in memory only if the container has room for them."""
+    if settings.cache != "Memory":
+        return "disk" if settings.cache == "Disk" else False
+    images = dataset.report.images.train + dataset.report.images.valid
+    needed = copies * images * settings.image_size**2 * 3
+    left = available_memory()
+    if needed * CACHE_MARGIN <= left:
+        return "ram"
+    _LOG.warning(
+        "training.cache is Memory, but %d images may take %.1f GiB of %.1f GiB left: they are not cached",
+        images,
+        needed / GIB,
+        left / GIB,
+    )
+    return False
+
+
+def _restore_history(checkpoint: Checkpoint, workspace: Path) -> None:
+    """Write the history that the last checkpoint keeps, where the training ended in another workspace."""
+    yolo.prepare(workspace / "ultralytics")
+    kept = yolo_training.read_history(checkpoint.path)
+    restore_history(workspace / HISTORY, workspace / EVENTS, checkpoint.note.epoch, kept)
 
 
 def _deliver_weights(folder: CheckpointFolder, workspace: Path, resumed: Checkpoint | None) -> Weights:
@@ -222,6 +281,7 @@ def _deliver_weights(folder: CheckpointFolder, workspace: Path, resumed: Checkpo
         batch_size=last.note.batch_size,
         metrics=chosen.note.metrics,
         resumed_from_epoch=None if resumed is None else resumed.note.epoch,
+        history=HISTORY,
     )
 
 
