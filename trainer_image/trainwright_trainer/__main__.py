@@ -72,6 +72,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     checkpoint_credentials: Annotated[
         Path | None, typer.Option(help="AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY of the checkpoint store.")
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="What was read of annotations, for runs that share it; written to.")
+    ] = None,
     attempt: Annotated[int, typer.Option(min=1, help="Which attempt this is.")] = 1,
     stages: Annotated[
         StageGroup | None, typer.Option(help="Only these stages; those before must be done.")
@@ -107,6 +110,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         signing_key,
         checkpoints,
         checkpoint_credentials,
+        cache,
     )
     last_word = [] if termination_message is None else [TerminationMessage(termination_message)]
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from trainwright.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Places:
-    """Folders of one execution; only `workspace` and `checkpoints` are written to.
+    """Folders of one execution; only `workspace`, `checkpoints` and `cache` are written to.
 
     `data` is the root that a folder source's path is below; `weights` holds base models; the others hold
     one file per key, as a mounted Secret does. A plan that does not need one may leave it out.
@@ -28,6 +28,7 @@ class Places:
     signing_key: Path | None = None  # publisher.key
     checkpoints: Path | None = None  # the root that the path of a checkpoint folder is below; written to
     checkpoint_credentials: Path | None = None  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optionally ca.crt
+    cache: Path | None = None  # what was read of annotations, where several runs share it
 
     def read_account(self) -> ApiCredentials:
         """Return the account of the resource API."""

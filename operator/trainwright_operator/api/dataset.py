@@ -179,6 +179,12 @@ class Split(Section):
         description="What never lies on both sides of a split: media keeps all frames of one medium together,"
         " image divides them freely.",
     )
+    near_duplicates: Literal["Together", "Apart"] | None = Field(
+        default=None,
+        description="Whether images that look nearly the same stay on one side of a split, with all that is"
+        " kept together with them: a model must not be measured on what it was trained on. Images that are"
+        " the same byte for byte always do.",
+    )
 
     rules = (
         Rule(
@@ -209,4 +215,9 @@ class Dataset(Section):
         le=100,
         description="The run fails when more percent of the annotations than this are unreadable or"
         " malformed; up to it they are left out and counted in status.dataset.quarantined.",
+    )
+    allow_empty_classes: bool | None = Field(
+        default=None,
+        description="Whether classes of the map may be without a single image to train on. The run fails"
+        " otherwise, before it asks for a GPU.",
     )

@@ -78,6 +78,7 @@ class SplitSettings(Contract):
     test: int = Field(default=10, ge=1, le=100)
     seed: int = 0
     group_by: Literal["media", "image"] = "media"
+    near_duplicates: Literal["Together", "Apart"] = "Together"
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -95,3 +96,4 @@ class DatasetSettings(Contract):
     include_seed: bool = False
     split: SplitSettings = SplitSettings()
     max_corrupt_percent: float = Field(default=5, ge=0, le=100)
+    allow_empty_classes: bool = False

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainwright.contract import DatasetSettings
+from trainwright.contract import ClassMap, DatasetSettings
 from trainwright.errors import ConfigurationError, DataError
 from trainwright_trainer.annotations.images import IMAGE_SUFFIXES, MOST_IMAGE_BYTES, check_image
 from trainwright_trainer.annotations.items import Item, Label, Repair, Rule, Rules, UnfitError, make_item
 from trainwright_trainer.annotations.labels import MOST_LABEL_BYTES, check_label, decode_text
+from trainwright_trainer.annotations.listing import ListedFile, Stamp, group_files, scan_folder
 
 
 @dataclass(frozen=True)
 class FolderCandidate:
-    """A name below a tree, with the image and label files found for it; either may be missing."""
+    """A name below a tree, with the image and label files found for it; either may be missing.
+
+    Paths are relative to the root of the source.
+    """
 
     name: str
     root: Path
@@ -25,6 +30,8 @@ class FolderCandidate:
 
     def read(self, rules: Rules) -> Item:
         """Return the checked item, or raise `UnfitError`."""
+        if not self.name.isprintable():
+            raise UnfitError(Rule.NAME, "the name has characters that can't be printed, or is not UTF-8")
         if not self.images:
             raise UnfitError(Rule.IMAGE_MISSING, "image is missing")
         if len(self.images) > 1:
@@ -61,40 +68,67 @@ def find_root(path: str, data: Path | None) -> Path:
     return root
 
 
-def find_candidates(root: Path, settings: DatasetSettings) -> list[FolderCandidate]:
-    """Return all names of the wanted trees in order; of two annotations the validated one counts."""
-    trees = [settings.directories.data, *([settings.directories.seed] if settings.include_seed else [])]
-    found: dict[str, FolderCandidate] = {}
-    for tree in reversed(trees):
-        found.update({candidate.name: candidate for candidate in _walk_tree(root, tree)})
-    if not any(candidate.images for candidate in found.values()):
-        looked_at = ", ".join(f"{tree}/images" for tree in trees)
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(
-            f"no images found in {looked_at}",
-            hint=f"Images ({suffixes}) belong in images/, their labels in labels/ beside it.",
-        )
-    return [found[name] for name in sorted(found)]
+@dataclass(frozen=True)
+class FolderSource:
+    """The wanted trees below a root; of two annotations of one name the validated one counts."""
 
+    root: Path
+    settings: DatasetSettings
+    classes: ClassMap
 
-def _walk_tree(root: Path, tree: str) -> Iterator[FolderCandidate]:
-    images: dict[str, list[Path]] = {}
-    for path in _list_files(root / tree / "images"):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            images.setdefault(path.stem, []).append(path)
-    labels = {path.stem: path for path in _list_files(root / tree / "labels") if path.suffix == ".txt"}
-    for name in images.keys() | labels.keys():
-        yield FolderCandidate(name, root, tuple(sorted(images.get(name, ()))), labels.get(name))
+    @property
+    def stamp(self) -> str:
+        """Sizes, times and inodes of all files of the wanted trees."""
+        stamp = Stamp()
+        for tree, name in enumerate(self._trees):
+            for kind in ("images", "labels"):
+                for file, file_stamp in scan_folder(self.root / name / kind):
+                    stamp.add(f"{tree}/{kind}/{file}", file_stamp)
+        return str(stamp)
 
+    def candidates(self, scratch: Path) -> Iterator[FolderCandidate]:
+        """Yield every name that has an image or a label."""
+        for name, files in group_files(self._files(), scratch):
+            labels = [Path(file.path) for file in files if file.kind == "label"]
+            yield FolderCandidate(
+                name=name,
+                root=self.root,
+                images=tuple(Path(file.path) for file in files if file.kind == "image"),
+                label=labels[0] if labels else None,
+                stamp=" ".join(f"{file.path}:{file.stamp}" for file in files),
+            )
 
-def _list_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    @property
+    def _trees(self) -> tuple[str, ...]:
+        directories = self.settings.directories
+        return (directories.data, directories.seed) if self.settings.include_seed else (directories.data,)
+
+    def _files(self) -> Iterator[ListedFile]:
+        images = 0
+        for tree, name in enumerate(self._trees):
+            folder = f"{name}/images"
+            for file, stamp in scan_folder(self.root / folder):
+                stem, suffix = os.path.splitext(file)  # noqa: PTH122 - a million names: no objects for them
+                if suffix.lower() in IMAGE_SUFFIXES:
+                    images += 1
+                    yield ListedFile(tree, stem, "image", f"{folder}/{file}", stamp)
+            folder = f"{name}/labels"
+            for file, stamp in scan_folder(self.root / folder):
+                stem, suffix = os.path.splitext(file)  # noqa: PTH122
+                if suffix == ".txt":
+                    yield ListedFile(tree, stem, "label", f"{folder}/{file}", stamp)
+        if not images:
+            looked_at = ", ".join(f"{tree}/images" for tree in self._trees)
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(
+                f"no images found in {looked_at}",
+                hint=f"Images ({suffixes}) belong in images/, their labels in labels/ beside it.",
+            )
 
 
 def read_inside(root: Path, path: Path, limit: int, too_large: Rule) -> bytes:
     """Read a file of the source; a link out of it could show us what the annotations' owner may not read."""
+    path = root / path
     if not path.resolve().is_relative_to(root):
         raise UnfitError(Rule.OUTSIDE_THE_SOURCE, f"{path.name} is a link out of the source")
     if not path.is_file():

@@ -32,6 +32,10 @@ class Rule(StrEnum):
     LABEL_CLASS = "LabelClass"
     LABEL_FORMAT = "LabelFormat"
     LABEL_OF_ANOTHER_SIZE = "LabelOfAnotherSize"
+    NAME = "Name"
+    NAME_TWICE = "NameTwice"
+    UNREADABLE = "Unreadable"
+    CRASH = "Crash"
     NOT_A_FILE = "NotAFile"
     OUTSIDE_THE_SOURCE = "OutsideTheSource"
 

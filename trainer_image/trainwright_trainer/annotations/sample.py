@@ -7,10 +7,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from trainwright.contract import SampleSource
+from trainwright.contract import ClassMap, SampleSource
+from trainwright_trainer.annotations.images import check_image
+from trainwright_trainer.annotations.items import Item, Rules
 
 CLASS_NAMES = ("circle", "square", "triangle")
 
@@ -47,10 +50,54 @@ class SampleImage:
     shapes: tuple[Shape, ...]
 
 
-def draw_samples(source: SampleSource) -> Iterator[SampleImage]:
-    """Yield the images of a sample source in the order of their index."""
-    for index in range(source.images):
-        yield draw_sample(source.seed, index, source.image_size)
+@dataclass(frozen=True)
+class SampleCandidate:
+    """An image of a sample source that has not been drawn yet."""
+
+    source: SampleSource
+    index: int
+
+    @property
+    def name(self) -> str:
+        """What the image is called."""
+        return _name_of(self.source.seed, self.index)
+
+    @property
+    def stamp(self) -> str:
+        """What the image depends on besides its name."""
+        return f"{self.source.image_size} px"
+
+    def read(self, rules: Rules) -> Item:
+        """Draw the image; its label obeys every rule."""
+        drawn = draw_sample(self.source.seed, self.index, self.source.image_size)
+        return Item(
+            name=drawn.name,
+            suffix=".png",
+            media=drawn.name,  # every drawing is a scene of its own
+            image=check_image(drawn.png),
+            label="".join(shape.to_line() + "\n" for shape in drawn.shapes),
+        )
+
+
+@dataclass(frozen=True)
+class DrawnSource:
+    """A sample source, opened."""
+
+    source: SampleSource
+
+    @property
+    def classes(self) -> ClassMap:
+        """Every shape is a class."""
+        return ClassMap.of_names(CLASS_NAMES)
+
+    @property
+    def stamp(self) -> str:
+        """What every image depends on."""
+        return self.source.model_dump_json()
+
+    def candidates(self, scratch: Path) -> Iterator[SampleCandidate]:
+        """Yield the images in the order of their index; nothing is kept."""
+        return (SampleCandidate(self.source, index) for index in range(self.source.images))
 
 
 def draw_sample(seed: int, index: int, image_size: int) -> SampleImage:
@@ -64,7 +111,11 @@ def draw_sample(seed: int, index: int, image_size: int) -> SampleImage:
         _draw_shape(draw, shape, large.width, _contrasting_colour(rng, background))
     file = BytesIO()
     large.resize((image_size, image_size), Image.Resampling.BOX).save(file, format="PNG")
-    return SampleImage(name=f"sample-{seed}-{index:06d}", png=file.getvalue(), shapes=shapes)
+    return SampleImage(name=_name_of(seed, index), png=file.getvalue(), shapes=shapes)
+
+
+def _name_of(seed: int, index: int) -> str:
+    return f"sample-{seed}-{index:06d}"
 
 
 def _place_shapes(rng: random.Random) -> tuple[Shape, ...]:

@@ -37,6 +37,10 @@ class Source(Protocol):
     """Where annotations come from, opened: what is wrong with the whole of it has been said by now."""
 
     @property
+    def stamp(self) -> str:
+        """What tells that nothing of it has changed, without reading; empty where that can't be said."""
+
+    @property
     def classes(self) -> ClassMap:
         """What each class id that a label may have means."""
 

@@ -1,109 +1,135 @@
-"""Dataset: annotations in, checked, split and copied; what is unfit is listed, the source never touched."""
+"""Dataset: annotations in, checked, split and linked; what is unfit is listed, the source never touched.
+
+Nothing of an image is in memory for longer than it takes to decode it, and nothing is done again that an
+earlier build of the same source has done: readings are in a ledger, images in a store by their digest.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
+
+from pydantic import ValidationError
 
 from trainwright.artifacts import Dataset
 from trainwright.contract import (
-    ClassMap,
+    Contract,
     DatasetReport,
     DatasetSettings,
     ImageCounts,
     RunPlan,
-    SampleSource,
-    SplitSettings,
+    digest_of,
 )
 from trainwright.errors import DataError
 from trainwright_trainer.annotations.classes import load_classes
-from trainwright_trainer.annotations.folder import find_candidates, find_root
-from trainwright_trainer.annotations.images import check_image
-from trainwright_trainer.annotations.items import Item, Rule, Rules, UnfitError
-from trainwright_trainer.annotations.manifest import ManifestImage, read_images, write_manifest
-from trainwright_trainer.annotations.sample import CLASS_NAMES, draw_samples
-from trainwright_trainer.annotations.splitting import SPLITS, Entry, Split, split_entries
-from trainwright_trainer.files import commit_folder, digest_bytes, digest_file
+from trainwright_trainer.annotations.folder import FolderSource, find_root
+from trainwright_trainer.annotations.gathering import Pace, digest_rules, gather_annotations
+from trainwright_trainer.annotations.items import Rules
+from trainwright_trainer.annotations.layout import (
+    MANIFEST,
+    QUARANTINE,
+    SUMMARY,
+    lay_out,
+    write_json,
+    write_papers,
+)
+from trainwright_trainer.annotations.ledger import Ledger, open_ledger
+from trainwright_trainer.annotations.listing import Stamp, scan_folder
+from trainwright_trainer.annotations.manifest import ManifestImage, read_header, read_images
+from trainwright_trainer.annotations.readings import ObjectStore
+from trainwright_trainer.annotations.sample import DrawnSource
+from trainwright_trainer.annotations.sources import Source
+from trainwright_trainer.annotations.splitting import SPLITS, divide_entries
+from trainwright_trainer.annotations.summary import Balance, summarize
+from trainwright_trainer.files import commit_folder, digest_file
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
 FOLDER = "dataset"
+_CACHE = "dataset-cache"
+_ORIGIN = "origin.json"
+_READ = 0.85  # of the stage, when every annotation is read
+
+
+class _Origin(Contract):
+    """Beside a built dataset: what it was built from, and the stamp of its own files."""
+
+    inputs: str
+    files: str
+    dataset: Dataset
 
 
 @dataclass(frozen=True)
-class _Record:
-    """An accepted item: its bytes are in the pool, only this is kept in memory."""
+class _Cache:
+    """Where readings and images are kept: in the workspace, or in a folder that several runs share."""
 
-    name: str
-    suffix: str
-    media: str
-    image_digest: str
-    image_size: int
-    width: int
-    height: int
-    label_digest: str
-    label_size: int
-    boxes: dict[int, int]
+    workspace: Path
+    shared: Path | None
 
-    def to_line(self, split: Split) -> ManifestImage:
-        return ManifestImage(
-            name=self.name + self.suffix,
-            split=split,
-            media=self.media,
-            image=self.image_digest,
-            image_size=self.image_size,
-            width=self.width,
-            height=self.height,
-            label=self.label_digest,
-            label_size=self.label_size,
-            boxes=self.boxes,
-        )
+    @property
+    def store(self) -> ObjectStore:
+        """Return the images."""
+        return ObjectStore((self.shared or self.workspace) / "objects")
 
+    @property
+    def ledger(self) -> Path:
+        """Return the path of this run's own ledger, which begins as a copy of the shared one."""
+        path = self.workspace / "ledger.sqlite"
+        if self.shared is not None and not path.exists() and (self.shared / path.name).exists():
+            self.workspace.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.shared / path.name, path)
+        return path
 
-@dataclass(frozen=True)
-class _Unfit:
-    """A name that was left out, and why."""
+    def share(self) -> None:
+        """Let other runs have what this one knows; the last one to say so is believed."""
+        if self.shared is not None:
+            partial = self.shared / f".ledger.{uuid4().hex}"
+            shutil.copyfile(self.ledger, partial)
+            partial.replace(self.shared / "ledger.sqlite")
 
-    name: str
-    rule: Rule
-    reason: str
+    def prune(self) -> None:
+        """Remove images that no dataset has; of those in a shared folder nobody can say that."""
+        if self.shared is None:
+            for path in self.store.folder.glob("*/*"):
+                if path.stat().st_nlink == 1:
+                    path.unlink()
 
 
-@dataclass(frozen=True)
-class _Annotations:
-    """A source, opened: its classes, how many names it has, and its items one after the other."""
+def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: Path | None = None) -> Dataset:
+    """Build the dataset in the workspace; the same annotations and settings give the same digest.
 
-    classes: ClassMap
-    total: int
-    items: Iterator[Item | _Unfit]
-    split: SplitSettings
-
-
-def build_dataset(plan: RunPlan, places: Places, watcher: Watcher) -> Dataset:
-    """Build the dataset in the workspace; the same annotations and settings give the same digest."""
+    Images in `earlier`, the manifest of a parent's dataset, stay on the sides they were on.
+    """
     settings = plan.dataset
-    annotations = _open_source(settings, places)
+    source = _open_source(settings, places)
+    rules = Rules(frozenset(source.classes.names_by_id))
+    inputs = _describe_inputs(settings, source, rules, earlier)
+    built = _recall(places.workspace / FOLDER, inputs)
+    if built is not None:
+        return built
+    cache = _Cache(places.workspace / _CACHE, places.cache)
     partial = places.workspace / f"{FOLDER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    records, unfit = _fill_pool(partial / "pool", annotations, watcher)
-    _check_quarantine(unfit, annotations.total, settings.max_corrupt_percent)
-    entries = [Entry(record.name, record.media, record.image_digest) for record in records]
-    splits = split_entries(entries, annotations.split)
-    _move_into_splits(partial, records, splits)
-    report = _write_papers(partial, records, splits, unfit, annotations.classes)
+    scratch = partial / "scratch"
+    scratch.mkdir(parents=True)
+    with open_ledger(cache.ledger) as ledger:
+        gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, _READ))
+        shutil.rmtree(scratch)
+        _check_quarantine(ledger, settings.max_corrupt_percent)
+        _divide(ledger, settings, earlier)
+        balance = Balance(ledger)
+        if not settings.allow_empty_classes:
+            balance.require_training_images(source.classes)
+        dataset = _assemble(partial, source, ledger, balance, settings, cache.store, Pace(watcher, _READ, 1))
+        ledger.forget_unwanted()
+    origin = _Origin(inputs=inputs, files=_stamp_of(partial), dataset=dataset)
+    write_json(partial / _ORIGIN, origin.model_dump(mode="json", by_alias=True))
     commit_folder(partial, places.workspace / FOLDER)
-    return Dataset(
-        folder=FOLDER,
-        report=report,
-        class_map=annotations.classes,
-        manifest=f"{FOLDER}/manifest.jsonl",
-        summary=f"{FOLDER}/summary.json",
-        quarantine=f"{FOLDER}/quarantine.jsonl",
-    )
+    cache.share()
+    cache.prune()
+    return dataset
 
 
 def dataset_is_whole(dataset: Dataset, workspace: Path) -> bool:
@@ -121,117 +147,103 @@ def _is_whole(image: ManifestImage, folder: Path) -> bool:
     return size == image.image_size and digest_file(label) == image.label
 
 
-def _open_source(settings: DatasetSettings, places: Places) -> _Annotations:
+def _open_source(settings: DatasetSettings, places: Places) -> Source:
     if settings.source.sample is not None:
-        return _open_sample(settings.source.sample, settings.split)
+        return DrawnSource(settings.source.sample)
     assert settings.source.folder is not None  # noqa: S101 - the plan has exactly one source
     root = find_root(settings.source.folder.path, places.data)
-    candidates = find_candidates(root, settings)
-    classes = load_classes(settings.classes, root)
-    rules = Rules(frozenset(classes.names_by_id))
-
-    def read_all() -> Iterator[Item | _Unfit]:
-        for candidate in candidates:
-            try:
-                yield candidate.read(rules)
-            except UnfitError as error:
-                yield _Unfit(candidate.name, error.rule, error.reason)
-
-    return _Annotations(classes, len(candidates), read_all(), settings.split)
+    return FolderSource(root, settings, load_classes(settings.classes, root))
 
 
-def _open_sample(source: SampleSource, split: SplitSettings) -> _Annotations:
-    items = (
-        Item(
-            name=drawn.name,
-            suffix=".png",
-            media=drawn.name,  # every drawing is a scene of its own
-            image=check_image(drawn.png),
-            label="".join(shape.to_line() + "\n" for shape in drawn.shapes),
-        )
-        for drawn in draw_samples(source)
+def _describe_inputs(settings: DatasetSettings, source: Source, rules: Rules, earlier: Path | None) -> str:
+    """Return a digest of all that a dataset is made from; empty where the source can't tell."""
+    if not source.stamp:
+        return ""
+    parent = "" if earlier is None else read_header(earlier).digest
+    parts = [
+        settings.model_dump_json(),
+        source.classes.model_dump_json(),
+        source.stamp,
+        digest_rules(rules),
+        parent,
+    ]
+    return digest_of("\n".join(parts))
+
+
+def _recall(folder: Path, inputs: str) -> Dataset | None:
+    """Return the dataset that was built from the same before, if nothing of it has been changed since."""
+    try:
+        origin = _Origin.model_validate_json((folder / _ORIGIN).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return (
+        origin.dataset if inputs and origin.inputs == inputs and origin.files == _stamp_of(folder) else None
     )
-    return _Annotations(ClassMap.of_names(CLASS_NAMES), source.images, items, split)
 
 
-def _fill_pool(pool: Path, annotations: _Annotations, watcher: Watcher) -> tuple[list[_Record], list[_Unfit]]:
-    """Copy every fit item into one folder, in one pass over the source."""
-    pool.mkdir(parents=True)
-    records: list[_Record] = []
-    unfit: list[_Unfit] = []
-    for done, item in enumerate(annotations.items, start=1):
-        if isinstance(item, _Unfit):
-            unfit.append(item)
-        else:
-            label = item.label.encode()
-            (pool / (item.name + item.suffix)).write_bytes(item.image.data)
-            (pool / f"{item.name}.txt").write_bytes(label)
-            boxes = Counter(int(line.split()[0]) for line in item.label.splitlines())
-            records.append(
-                _Record(
-                    name=item.name,
-                    suffix=item.suffix,
-                    media=item.media,
-                    image_digest=digest_bytes(item.image.data),
-                    image_size=len(item.image.data),
-                    width=item.image.width,
-                    height=item.image.height,
-                    label_digest=digest_bytes(label),
-                    label_size=len(label),
-                    boxes=dict(sorted(boxes.items())),
-                )
-            )
-        watcher.advance(done / annotations.total)
-    return records, unfit
+def _stamp_of(folder: Path) -> str:
+    stamp = Stamp()
+    for name in (MANIFEST, SUMMARY, QUARANTINE, "data.yaml"):
+        stamp.add(name, digest_file(folder / name))
+    for kind in ("images", "labels"):
+        for split in SPLITS:
+            for name, file in scan_folder(folder / kind / split):
+                stamp.add(f"{kind}/{split}/{name}", file)
+    return str(stamp)
 
 
-def _check_quarantine(unfit: list[_Unfit], total: int, max_percent: float) -> None:
-    percent = 100 * len(unfit) / total
+def _check_quarantine(ledger: Ledger, max_percent: float) -> None:
+    total, unfit = ledger.count()
+    if not total:
+        raise DataError("the source has no annotations", hint="Check its path, and that it is filled.")
+    percent = 100 * unfit / total
     if percent > max_percent:
-        first = "; ".join(f"{item.name}: {item.reason}" for item in unfit[:3])
+        first = "; ".join(f"{name}: {reason}" for name, _, reason in ledger.unfit(3))
         raise DataError(
-            f"{len(unfit)} of {total} annotations are unfit ({percent:.1f} %, at most {max_percent:g} % are"
+            f"{unfit} of {total} annotations are unfit ({percent:.1f} %, at most {max_percent:g} % are"
             f" allowed). The first: {first}",
             hint="Mend or remove them, or raise dataset.maxCorruptPercent to train without them.",
         )
 
 
-def _move_into_splits(partial: Path, records: Iterable[_Record], splits: dict[str, Split]) -> None:
-    for split in SPLITS:
-        (partial / "images" / split).mkdir(parents=True)
-        (partial / "labels" / split).mkdir(parents=True)
-    for record in records:
-        split, image, label = splits[record.name], record.name + record.suffix, f"{record.name}.txt"
-        (partial / "pool" / image).rename(partial / "images" / split / image)
-        (partial / "pool" / label).rename(partial / "labels" / split / label)
-    (partial / "pool").rmdir()
+def _divide(ledger: Ledger, settings: DatasetSettings, earlier: Path | None) -> None:
+    """Decide the split of every fit annotation."""
+    if earlier is not None:
+        ledger.note_earlier((image.image, image.split) for image in read_images(earlier))
+    division = divide_entries(ledger.entries(), settings.split)
+    ledger.place(
+        (entry.name, division.split_of(position), int(division.families[position]))
+        for position, entry in enumerate(ledger.entries())
+    )
 
 
-def _write_papers(
+def _assemble(  # noqa: PLR0913, PLR0917 - all that a dataset is put together from
     partial: Path,
-    records: Iterable[_Record],
-    splits: dict[str, Split],
-    unfit: Iterable[_Unfit],
-    classes: ClassMap,
-) -> DatasetReport:
-    """Write manifest, quarantine list, data.yaml; the digest covers classes, splits and contents."""
-    images = sorted((record.to_line(splits[record.name]) for record in records), key=lambda line: line.name)
-    digest = write_manifest(partial / "manifest.jsonl", classes, images).digest
-    count = {split: sum(image.split == split for image in images) for split in SPLITS}
-    _write_json(
-        partial / "summary.json", {"digest": digest, "splits": {s: {"images": n} for s, n in count.items()}}
+    source: Source,
+    ledger: Ledger,
+    balance: Balance,
+    settings: DatasetSettings,
+    store: ObjectStore,
+    pace: Pace,
+) -> Dataset:
+    """Link images, write labels and papers, and return the dataset as it will be named."""
+    total, unfit = ledger.count()
+    lay_out(partial, ledger, store, lambda done: pace.advance(done, total - unfit))
+    header = write_papers(partial, ledger, source.classes)
+    summary = summarize(ledger, header, balance, settings.split)
+    write_json(partial / SUMMARY, summary)
+    counts = {split: summary["splits"][split]["images"] for split in SPLITS}
+    report = DatasetReport(
+        digest=header.digest,
+        images=ImageCounts(**counts),
+        quarantined=unfit,
+        classes=len(source.classes.names),
     )
-    quarantined = [
-        json.dumps({"name": item.name, "rule": item.rule, "reason": item.reason}) + "\n" for item in unfit
-    ]
-    (partial / "quarantine.jsonl").write_text("".join(quarantined), encoding="utf-8")
-    # JSON is YAML; without `path` Ultralytics looks beside the file, wherever it is mounted.
-    split_folders = {"train": "images/train", "val": "images/valid", "test": "images/test"}
-    _write_json(partial / "data.yaml", {**split_folders, "names": dict(enumerate(classes.names))})
-    return DatasetReport(
-        digest=digest, images=ImageCounts(**count), quarantined=len(quarantined), classes=len(classes.names)
+    return Dataset(
+        folder=FOLDER,
+        report=report,
+        class_map=source.classes,
+        manifest=f"{FOLDER}/{MANIFEST}",
+        summary=f"{FOLDER}/{SUMMARY}",
+        quarantine=f"{FOLDER}/{QUARANTINE}",
     )
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
