@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from prerequisites import require
 from trainer_process import TrainerProcess, read_events
 
 from trainwright.contract import Stage
+from trainwright_operator.times import parse_time
 
 if TYPE_CHECKING:
     from real_node import RealNodeCluster
@@ -48,15 +50,6 @@ TRAINING = {
     "augmentation": {"mosaic": 0},
 }
 SETTINGS = {"retryBackoffSeconds": 0, "leaseSeconds": 3, "nodeLostSeconds": 3}
-
-
-def require(present: object, missing: str) -> None:
-    """Skip the test with what is missing; in CI nothing may be missing."""
-    if present:
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +137,12 @@ class Cluster:
         """Return what `kubectl get` prints as JSON."""
         found: Object = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return found
+
+    @property
+    def node(self) -> str:
+        """The name of the only node."""
+        (node,) = self.get("nodes")["items"]
+        return str(node["metadata"]["name"])
 
     @property
     def real_node(self) -> RealNodeCluster | None:
@@ -496,6 +495,13 @@ def condition(status: Object, type_: str) -> Object:
     """Return one condition of a status."""
     found: Object = next(item for item in status["conditions"] if item["type"] == type_)
     return found
+
+
+def seconds_of(attempts: list[Object]) -> float:
+    """Return the seconds from each attempt's start to its end, together."""
+    return sum(
+        (parse_time(each["endTime"]) - parse_time(each["startTime"])).total_seconds() for each in attempts
+    )
 
 
 def last_epoch(trainer: TrainerProcess) -> int:

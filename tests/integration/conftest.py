@@ -6,13 +6,13 @@ they are missing the tests are skipped by name, and fail when CI=true.
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prerequisites import require
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
     from trainwright_devstack.binaries import Binaries
     from trainwright_devstack.controlplane import ControlPlane
     from trainwright_devstack.processnode import ProcessNode
-
-
-def require(present: object, missing: str) -> None:
-    """Skip the test with what is missing; in CI nothing may be missing."""
-    if present:
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

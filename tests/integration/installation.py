@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import yaml
+from prerequisites import require
 
 if TYPE_CHECKING:
     from trainwright_devstack.controlplane import ControlPlane
@@ -47,8 +46,7 @@ class Kubectl:
 def find_kubectl(assets: Path, plane: ControlPlane) -> Kubectl:
     """Return kubectl for this control plane; without the program the test is skipped, or fails in CI."""
     program = assets / "kubectl"
-    if not program.exists():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs kubectl in {assets}")
+    require(program.exists(), f"needs kubectl in {assets}")
     return Kubectl(program, plane.kubeconfig)
 
 

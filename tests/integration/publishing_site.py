@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 import yaml
 from annotation_trees import Silent
 from botocore.config import Config
+from prerequisites import require_program
 
 from trainwright.artifacts import Evaluation, OnnxModel, Published, SealedModel
 from trainwright.contract import RunPlan
@@ -35,18 +35,6 @@ EMAIL, PASSWORD = "trainer@parts.test", "correct horse battery"
 READER_EMAIL, READER_PASSWORD = "reader@example.com", "another long password"
 S3_KEY, S3_SECRET = "uploader-key", "uploader-secret-value"
 MODEL_BYTES = b"a model of parts" * 400_000  # 6.4 MB: several chunks
-
-
-def find_versitygw() -> Path:
-    """Return the S3 server's binary; without it the tests are skipped, and fail in CI."""
-    folders = [os.environ.get("KUBEBUILDER_ASSETS", ""), str(Path.home() / ".cache/trainwright-kube/bin")]
-    found = shutil.which("versitygw", path=os.pathsep.join(folders)) or shutil.which("versitygw")
-    if found is None:
-        message = "versitygw is neither in KUBEBUILDER_ASSETS, nor in the cache, nor on PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return Path(found)
 
 
 def take_port() -> int:
@@ -89,7 +77,7 @@ class Servers:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    binary = find_versitygw()
+    binary = require_program("versitygw")
     folder = tmp_path_factory.mktemp("servers")
     s3_folder, api_folder, users = folder / "s3", folder / "api", folder / "users.yaml"
     (s3_folder / "models").mkdir(parents=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import publishing_site
 import pytest
 from certificates import write_certificate
+from prerequisites import require_program
 from publishing_site import (
     MODEL_BYTES,
     PASSED,
@@ -21,7 +22,6 @@ from publishing_site import (
     Servers,
     Site,
     build_site,
-    find_versitygw,
     start_unfinished_upload,
     stop,
     stored_keys,
@@ -119,7 +119,7 @@ def test_a_multipart_upload_is_read_back_whole(site: Site, servers: Servers, tmp
 
 
 def test_a_cdn_with_its_own_authority_is_verified(tmp_path: Path) -> None:
-    binary, port = find_versitygw(), take_port()
+    binary, port = require_program("versitygw"), take_port()
     certificate, key = write_certificate(tmp_path)
     (tmp_path / "s3/models").mkdir(parents=True)
     (tmp_path / "part").write_bytes(b"part")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prerequisites import require_program
 
 from trainwright_operator import names
 from trainwright_operator.settings import read_settings
@@ -28,11 +28,7 @@ Render = Callable[..., Objects]
 @pytest.fixture(scope="module")
 def helm() -> str:
     """The program helm; without it the test is skipped, or fails in CI."""
-    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
-    found = shutil.which("helm", path=os.pathsep.join(filter(None, (assets, os.environ["PATH"]))))
-    if found is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs helm")
-    return found
+    return require_program("helm")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prerequisites import require_program
 from pydantic import ValidationError
 
 from trainwright.contract import TERMINATION_MESSAGE_BYTES, FailureReport
@@ -148,10 +147,7 @@ def test_the_reference_page_has_every_field() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_validators_without_a_cluster_take_the_schema(example: Path, tmp_path: Path) -> None:
-    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
-    program = shutil.which("kubeconform", path=os.pathsep.join(filter(None, (assets, os.environ["PATH"]))))
-    if program is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs kubeconform")
+    program = require_program("kubeconform")
     (tmp_path / "trainingrun.json").write_text(json.dumps(RUN))
     location = str(tmp_path / "{{ .ResourceKind }}.json")
     done = subprocess.run(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import pytest
 import typer
 import yaml
 from documents import DOCUMENTS, ROOT, Command, read_anchors, read_blocks, read_commands, read_links
+from prerequisites import require_program
 
 from trainwright.contract import Cause, ExitCode, Stage
 from trainwright_operator import crds, names
@@ -97,11 +96,7 @@ def test_a_target_is_in_the_makefile(command: Command) -> None:
 
 @pytest.fixture
 def helm() -> str:
-    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
-    found = shutil.which("helm", path=os.pathsep.join(filter(None, (assets, os.environ["PATH"]))))
-    if found is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("needs helm")
-    return found
+    return require_program("helm")
 
 
 def values_block() -> str:

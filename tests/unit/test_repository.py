@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prerequisites import require, require_program
 
 ROOT = Path(__file__).parents[2]
 PACKAGE_FOLDERS = ("operator", "trainer_image", "resource_api", "devstack")
@@ -20,11 +21,10 @@ MACHINE_PATH = re.compile(rf"(?<![\w.:}}/-])/(?:{'|'.join(MACHINE_FOLDERS)})(?![
 
 def list_files() -> list[Path]:
     """Return the files of the repository: tracked, or new and not ignored."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs git and a checkout: {error}")
+    command = ["-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run([require_program("git"), *command], capture_output=True, check=False)
+    require(done.returncode == 0, f"needs a checkout: {done.stderr.decode()}")
+    names = done.stdout.decode().split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
