@@ -17,12 +17,8 @@ Object = dict[str, Any]
 
 RUN, JOB, MODEL = "queued", "queued-1", "washers"
 EPOCHS = 8
-# Another flavor each time: the pod may run on other nodes than the one before.
-FLAVORS = (
-    {"kubernetes.io/hostname": "process-node"},
-    {"kubernetes.io/os": "linux"},
-    {"trainwright.dev/process-node": "true"},
-)
+# Another flavor each time, by a label of its nodes: the pod may run on other nodes than the one before.
+FLAVORS = ("kubernetes.io/hostname", "kubernetes.io/os", "kubernetes.io/arch")
 SETTLED_SECONDS = 3
 
 
@@ -70,9 +66,10 @@ def story(team: Team, kueue: Kueue) -> Story:
     selector = re.findall(r"-l (\S+)", condition(waiting, "Admitted")["message"])[0]
     workloads = team.kubectl("get", "workloads", "-l", selector, "-o", "name")
     columns = team.kubectl("get", "trun", RUN, "-o", "wide")
+    labels = team.cluster.get("node", team.cluster.node)["metadata"]["labels"]
     preempted, pods, trained, resumed = [], [], [0], []
     for flavor in FLAVORS:
-        kueue.admit(JOB, flavor)
+        kueue.admit(JOB, {flavor: labels[flavor]})
         trainer = freeze_after(team, trained[-1] + 1)
         trained.append(last_epoch(trainer))
         pods.append(team.pod(RUN, 1)["metadata"]["uid"])
@@ -82,7 +79,7 @@ def story(team: Team, kueue: Kueue) -> Story:
         kueue.requeue(JOB)
         wait(lambda: not team.get("pods", "-l", f"trainwright.dev/run={RUN}")["items"], "the pod is gone")
         resumed.append(preempted[-1].get("trainer", {}).get("resumedFromEpoch", 0))
-    kueue.admit(JOB, FLAVORS[0])
+    kueue.admit(JOB, {FLAVORS[0]: labels[FLAVORS[0]]})
     status = team.wait_for_phase(RUN, "Succeeded")
     pods.append(team.pod(RUN, 1)["metadata"]["uid"])
     job = team.get("job", JOB, "--show-managed-fields")

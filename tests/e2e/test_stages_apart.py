@@ -39,7 +39,7 @@ def story(team: Team) -> Story:
     queued = team.wait_for_phase(RUN, "Queued")
     jobs_when_queued = list(_jobs(team))
     kueue.enqueue(f"{RUN}-1")
-    kueue.admit(f"{RUN}-1", {"kubernetes.io/hostname": "process-node"})
+    kueue.admit(f"{RUN}-1", {"kubernetes.io/hostname": team.cluster.node})
     team.wait(RUN, lambda status: status["attempts"][-1].get("group") == "Delivery", "the last group begins")
     selector = f"trainwright.dev/run={RUN},trainwright.dev/stage-group=Delivery"
     team.wait(RUN, lambda _: team.get("pods", "-l", selector)["items"], "its pod is made")

@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 from trainer_process import TrainerProcess
-from whole_stack import Team, last_epoch, progress, wait
+from whole_stack import Team, last_epoch, progress, seconds_of, trained_epochs, wait
+
+from trainwright_operator.times import parse_time
 
 Object = dict[str, Any]
 
 EPOCHS = 5
-SUSPENDED_SECONDS = 5
+SUSPENDED_SECONDS = 60
 SILENT_SECONDS = 12
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the attempts' logs told when they were interrupted, and how the run ended."""
+    """The last epoch that the first attempt's log told when it was interrupted, and how the run ended."""
 
-    epochs: list[int]
+    epoch: int
     status: Object
 
 
@@ -47,7 +49,7 @@ def interrupt(team: Team, run: str, take: Callable[[str], None]) -> Story:
     trainer, epoch = freeze_mid_epoch(team, run, 1)
     take(team.pod(run, 1)["metadata"]["name"])
     trainer.thaw()
-    return Story([epoch], team.wait_for_phase(run, "Succeeded"))
+    return Story(epoch, team.wait_for_phase(run, "Succeeded"))
 
 
 def evict(team: Team) -> Story:
@@ -87,7 +89,7 @@ def suspend(team: Team) -> Story:
     assert team.status(run)["phase"] == "Suspended"
     assert team.get("jobs,pods", "-l", f"trainwright.dev/run={run}")["items"] == []
     _set_suspend(team, run, to=False)
-    return Story([epoch], team.wait_for_phase(run, "Succeeded"))
+    return Story(epoch, team.wait_for_phase(run, "Succeeded"))
 
 
 def _set_suspend(team: Team, run: str, *, to: bool) -> None:
@@ -108,10 +110,10 @@ def silence(team: Team) -> Story:
         status = team.status(run)
         assert (status["phase"], progress(status)) == ("Running", told)
         assert trainer.alive()
-    return Story([epoch], team.wait_for_phase(run, "Succeeded"))
+    return Story(epoch, team.wait_for_phase(run, "Succeeded"))
 
 
-STORIES = (evict, delete_pod, delete_job, suspend, silence)
+STORIES = (suspend, evict, delete_pod, delete_job, silence)  # the longest one first
 AT_ONCE = 2  # so many run side by side: more have no processor to run on
 
 
@@ -129,7 +131,9 @@ def test_the_next_attempt_goes_on_after_the_last_trained_epoch(
     story = stories[name].result()
     _, second = story.status["attempts"]
     assert second["outcome"] == "Succeeded"
-    assert second["resumedFromEpoch"] == story.epochs[0]
+    assert second["resumedFromEpoch"] == story.epoch
+    run = story.status["model"]["name"]
+    assert trained_epochs(team.logs(run, 2)) == list(range(story.epoch + 1, EPOCHS + 1))
 
 
 @pytest.mark.parametrize("name", ["evict", "delete_pod", "delete_job"])
@@ -146,6 +150,20 @@ def test_a_suspended_attempt_is_stopped_and_no_failure(stories: dict[str, Future
     assert first["outcome"] == "Stopped"
     assert "cause" not in first
     assert "failures" not in status
+
+
+def test_the_time_of_a_suspension_is_no_time_of_a_pod(stories: dict[str, Future[Story]]) -> None:
+    """Nor of a GPU, which is a pod's, nor in a queue; Kubernetes' times are whole seconds."""
+    status = stories["suspend"].result().status
+    first, second = attempts = status["attempts"]
+    usage = status["usage"]
+    away = parse_time(second["startTime"]) - parse_time(first["endTime"])
+    assert away.total_seconds() >= SUSPENDED_SECONDS - 1
+    assert usage["podSeconds"] == first["podSeconds"] + second["podSeconds"] > 0
+    told = usage["podSeconds"] + usage["queuedSeconds"]
+    assert told == pytest.approx(seconds_of(attempts), abs=3 * len(attempts))
+    assert 0 < first["lostSeconds"] < first["podSeconds"]
+    assert usage["lostPodSeconds"] == first["lostSeconds"]
 
 
 def test_a_trainer_that_is_silent_but_alive_is_left_alone(stories: dict[str, Future[Story]]) -> None:

@@ -94,8 +94,7 @@ def test_the_status_tells_the_dataset_the_metrics_and_the_model(cluster: Cluster
         assert model["parts"][part]["digest"].startswith("sha256:")
     (attempt,) = status["attempts"]
     assert (attempt["number"], attempt["outcome"], attempt["exitCode"]) == (1, "Succeeded", 0)
-    (node,) = cluster.get("nodes")["items"]
-    assert attempt["node"] == node["metadata"]["name"]
+    assert attempt["node"] == cluster.node
     assert set(status["trainer"]["finishedStages"]) == set(Stage)
 
 
