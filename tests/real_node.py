@@ -183,11 +183,14 @@ class RealNodeCluster:
             subprocess.run(command, check=False, capture_output=True)
 
     def _make_namespace(self) -> None:
-        """Let what the node mounts be seen by its programs only, and be gone when they are."""
+        """Let what the node mounts be seen by its programs only, and be gone when they are.
+
+        The names of its pods' networks, too, which are files that a pod killed by force would leave behind.
+        """
         holder = self._process("mounts")
-        holder.start(["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"])
-        own = Path("/proc/self/ns/mnt").readlink()
-        wait(lambda: Path(f"/proc/{holder.pid()}/ns/mnt").readlink() != own, "mounts of its own")
+        hold = "mount -t tmpfs networks /run/netns && exec sleep infinity"
+        holder.start(["unshare", "--mount", "--propagation", "slave", "sh", "-c", hold])
+        wait(lambda: Path(f"/proc/{holder.pid()}/comm").read_text() == "sleep\n", "mounts of its own")
 
     def _remove_cgroups(self) -> None:
         for controller in (*CONTROLLERS, "unified"):
