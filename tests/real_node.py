@@ -13,12 +13,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from container_image import IMAGES, MOUNTS, write_image
+from node_configuration import CONTAINERD, NETWORK_PLUGINS, POD_RANGE, SHORT_OF_MEMORY, kubelet, network
 from trainer_process import TrainerProcess
 
 from trainwright_devstack.api import Api
@@ -42,10 +43,8 @@ PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
 }
-NETWORK_PLUGINS = Path("/usr/lib/cni")
 CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "systemd")
 CGROUPS = Path("/sys/fs/cgroup")
-POD_RANGE = "10.244.0.0/24"
 USER = 65532
 READY_SECONDS = 120.0
 GONE_SECONDS = 30.0
@@ -143,6 +142,20 @@ class RealNodeCluster:
                 (folder / "memory.limit_in_bytes").write_text(str(used + spare * 1024**2))
                 return
 
+    @contextmanager
+    def short_of_memory(self) -> Iterator[None]:
+        """Let the kubelet find the node short of memory: it evicts pods, one by one, while this lasts."""
+        self._restart_kubelet(SHORT_OF_MEMORY)
+        try:
+            yield
+        finally:
+            self._restart_kubelet()
+            wait(self._ready, "the node is ready again")
+
+    def _restart_kubelet(self, changes: Object | None = None) -> None:
+        self._process("kubelet").stop()
+        self._start_kubelet(changes)
+
     def _cgroup(self, controller: str, pod: Object) -> Path | None:
         """Return the control group of a pod's only container, or None before it runs."""
         states = pod.get("status", {}).get("containerStatuses") or [{}]
@@ -207,27 +220,8 @@ class RealNodeCluster:
 
     def _start_containerd(self) -> None:
         socket = self.folder / "containerd.sock"
-        network = {
-            "cniVersion": "1.0.0",
-            "name": "pods",
-            "plugins": [
-                {
-                    "type": "bridge",
-                    "bridge": "cni0",
-                    "isGateway": True,
-                    "ipMasq": True,
-                    "hairpinMode": True,
-                    "ipam": {
-                        "type": "host-local",
-                        "dataDir": str(self.folder / "network-state"),
-                        "ranges": [[{"subnet": POD_RANGE}]],
-                        "routes": [{"dst": "0.0.0.0/0"}],
-                    },
-                }
-            ],
-        }
         (self.folder / "network").mkdir()
-        (self.folder / "network/10-bridge.conflist").write_text(json.dumps(network))
+        (self.folder / "network/10-bridge.conflist").write_text(json.dumps(network(self.folder)))
         configuration = self.folder / "containerd.toml"
         configuration.write_text(CONTAINERD.format(folder=self.folder, plugins=NETWORK_PLUGINS))
         base: Object = json.loads(self._run("ctr", "oci", "spec"))
@@ -241,39 +235,21 @@ class RealNodeCluster:
         wait(lambda: socket.exists() and self._ctr("version"), "containerd answers")
         assert self._ctr("-n", "k8s.io", "images", "import", str(image))
 
-    def _start_kubelet(self) -> None:
+    def _start_kubelet(self, changes: Object | None = None) -> None:
         identity = self._issue("kubelet", f"system:node:{self.node_name}", "system:nodes")
-        serving = self.plane.authority.issue("serving", common_name=self.node_name, hosts=[self._address])
-        configuration = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "failCgroupV1": False,
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{self._name}",
-            "containerRuntimeEndpoint": f"unix://{self.folder}/containerd.sock",
-            "address": self._address,
-            "healthzBindAddress": "127.0.0.1",
+        authority = self.plane.authority
+        serving = authority.issue("serving", common_name=self.node_name, hosts=[self._address])
+        trust: Object = {
             "tlsCertFile": str(serving.certificate),
             "tlsPrivateKeyFile": str(serving.key),
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
-                "x509": {"clientCAFile": str(self.plane.authority.certificate)},
+                "x509": {"clientCAFile": str(authority.certificate)},
             },
             "authorization": {"mode": "Webhook"},
-            "clusterDomain": "cluster.local",
-            "resolvConf": "",
-            "failSwapOn": False,
-            "evictionHard": {
-                "memory.available": "100Mi",
-                "nodefs.available": "1%",
-                "imagefs.available": "1%",
-            },
-            "imageGCHighThresholdPercent": 100,
-            "nodeStatusUpdateFrequency": "4s",
-            "syncFrequency": "10s",
-            "podLogsDir": str(self._logs),
         }
+        configuration = kubelet(self.folder, self._address, self._name) | trust | (changes or {})
         path = self.folder / "kubelet.json"
         path.write_text(json.dumps(configuration))
         self._begin(
@@ -378,30 +354,3 @@ def wait(reached: Any, what: str, seconds: float = READY_SECONDS) -> None:
     while not reached():
         assert time.monotonic() < deadline, what
         time.sleep(0.2)
-
-
-CONTAINERD = """\
-version = 3
-root = '{folder}/containerd/root'
-state = '{folder}/containerd/state'
-disabled_plugins = ['io.containerd.nri.v1.nri']
-[grpc]
-  address = '{folder}/containerd.sock'
-[plugins.'io.containerd.cri.v1.images']
-  snapshotter = 'overlayfs'
-  [plugins.'io.containerd.cri.v1.images'.pinned_images]
-    sandbox = 'registry.local/pause:test'
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-  [plugins.'io.containerd.cri.v1.runtime'.containerd]
-    default_runtime_name = 'oci'
-    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.oci]
-      runtime_type = 'io.containerd.runc.v2'
-      base_runtime_spec = '{folder}/base.json'
-      [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.oci.options]
-        BinaryName = 'runc'
-        SystemdCgroup = false
-  [plugins.'io.containerd.cri.v1.runtime'.cni]
-    bin_dirs = ['{plugins}']
-    conf_dir = '{folder}/network'
-"""

@@ -200,10 +200,14 @@ class Cluster:
         return found[0] if found else self.stack.folder / "node/pods" / uid
 
     def server(self, name: str) -> Server:
-        """Return a program of the stack: kube-apiserver or s3."""
+        """Return a program of the stack: kube-apiserver, s3, or the kubelet of a real node."""
         from trainwright_devstack.processes import Process
 
-        folders = {"s3": "s3/process", "kube-apiserver": "control-plane/processes/kube-apiserver"}
+        folders = {
+            "s3": "s3/process",
+            "kube-apiserver": "control-plane/processes/kube-apiserver",
+            "kubelet": "node/processes/kubelet",
+        }
         return Server(Process(self.stack.folder / folders[name]))
 
     def operator_pods(self) -> list[Object]:
