@@ -10,7 +10,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # Programs we start find ours first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup demo test test-unit verify generate transcripts bench up down clean
+.PHONY: help setup demo test test-unit test-node verify generate transcripts bench up down clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: setup  ## all tests
 
 test-unit: setup  ## the tests that start nothing
 	$(BIN)/python -m pytest tests/unit
+
+test-node: setup  ## whole runs on a kubelet with containerd: docs/devstack.md says what that needs
+	$(BIN)/python -m pytest tests/e2e tests/faults --cluster node
 
 verify: setup  ## style, types, layers, generated files
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ COMMANDS = read_commands()
 CHART = ROOT / "helm" / "trainwright"
 
 # Programs that are not ours: the documents use them as their own manuals say.
-FOREIGN = {"chmod", "cp", "curl", "docker", "jq", "mkdir", "sha256sum", "skopeo"}
+FOREIGN = {"apt-get", "chmod", "cp", "curl", "docker", "jq", "mkdir", "sha256sum", "skopeo"}
 TESTED_ELSEWHERE = {"kubectl", "helm"}  # by running them: test_docs_cluster, and below
 
 
