@@ -113,7 +113,7 @@ class RealNodeCluster:
         """End the node with all that runs on it, and remove what it changed on this machine."""
         with ExitStack() as steps:  # last one first, and each of them whatever became of the others
             steps.callback(self._remove_network)
-            steps.callback(self._remove_cgroups)
+            steps.callback(wait, self._remove_cgroups, "the control groups are gone", GONE_SECONDS)
             steps.callback(self.plane.stop)
             steps.callback(stop_below, self.folder / "processes")
             steps.callback(self._kill_containers)
@@ -205,11 +205,14 @@ class RealNodeCluster:
         holder.start(["unshare", "--mount", "--propagation", "slave", "sh", "-c", hold])
         wait(lambda: Path(f"/proc/{holder.pid()}/comm").read_text() == "sleep\n", "mounts of its own")
 
-    def _remove_cgroups(self) -> None:
-        for controller in (*CONTROLLERS, "unified"):
-            for folder, _, _ in os.walk(CGROUPS / controller / self._name, topdown=False):
+    def _remove_cgroups(self) -> bool:
+        """Remove all that are empty, and tell whether that was all: what was killed takes its time to end."""
+        roots = [CGROUPS / controller / self._name for controller in (*CONTROLLERS, "unified")]
+        for root in roots:
+            for folder, _, _ in os.walk(root, topdown=False):
                 with suppress(OSError):
                     Path(folder).rmdir()
+        return not any(root.exists() for root in roots)
 
     def _make_cgroups(self) -> None:
         for controller in CONTROLLERS:
