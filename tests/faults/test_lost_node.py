@@ -25,7 +25,7 @@ def node(cluster: Cluster) -> Iterator[ProcessNode]:
     from trainwright_devstack.processnode import ProcessNode
 
     if cluster.real_node:
-        # What a process node's trainer writes into the workspace is root's: a container could not go on there.
+        # A process node's trainer writes into the workspace as root: a container could not go on there.
         pytest.skip("needs a second node of the same kind; a real node that hangs is in test_hung_node.py")
     folder, kubeconfig = cluster.stack.folder, cluster.stack.state.cluster.kubeconfig
     authority = Authority(folder / "control-plane/pki")
