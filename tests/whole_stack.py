@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from prerequisites import require
-from trainer_process import TrainerProcess, read_events
+from trainer_process import TrainerProcess, read_events, stage_of
 
 from trainwright.contract import Stage
 from trainwright_operator.times import parse_time
@@ -49,6 +49,7 @@ TRAINING = {
     "nominalBatchSize": 8,
     "augmentation": {"mosaic": 0},
 }
+FREE_SECONDS = 240.0
 SETTINGS = {"retryBackoffSeconds": 0, "leaseSeconds": 3, "nodeLostSeconds": 3}
 
 
@@ -511,6 +512,22 @@ def seconds_of(attempts: list[Object]) -> float:
 def last_epoch(trainer: TrainerProcess) -> int:
     """Return the last epoch that a trainer tells in its log, and thus saved."""
     return max(trained_epochs(read_events(trainer.log)), default=0)
+
+
+def freeze_after_epoch(trainer: TrainerProcess, epoch: int, *, resumed_from: int = 0) -> int:
+    """Freeze a trainer in the middle of the epoch after this one, or a later one; return the last it trained.
+
+    It runs freely until it trains, and the epoch before is over: slices are a slow way to get anywhere.
+    """
+
+    def is_near() -> bool:
+        events = read_events(trainer.log)
+        trained = max(resumed_from, *trained_epochs(events), 0)
+        return stage_of(events) == Stage.TRAINING and trained >= epoch - 1
+
+    wait(is_near, f"the trainer comes near the end of epoch {epoch}", FREE_SECONDS)
+    trainer.drive(lambda: last_epoch(trainer) >= epoch, f"epoch {epoch} is trained")
+    return last_epoch(trainer)
 
 
 def trained_epochs(lines: list[Object]) -> list[int]:

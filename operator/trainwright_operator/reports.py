@@ -14,6 +14,7 @@ Object = dict[str, Any]
 
 LOG_TAIL_CHARACTERS = 1500
 IMAGE_CHARACTERS = 512
+LOST_CONTAINER = "ContainerStatusUnknown"  # the kubelet can't find it any more, and its message is its own
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_ending(pod: Object | None, live: RunReport | None, attempt: int) -> End
     status = pod.get("status", {})
     container, state = _container_status(status), trainer_state(status)
     terminated = state.get("terminated") or {}
-    text = terminated.get("message", "")
+    text = "" if terminated.get("reason") == LOST_CONTAINER else terminated.get("message", "")
     word = parse_report(text)
     disruption = find_disruption(status)
     return Ending(

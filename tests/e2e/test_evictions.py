@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import OPERATOR, SYSTEM, Cluster, Team, last_epoch, trained_epochs
+from whole_stack import OPERATOR, SYSTEM, Cluster, Team, freeze_after_epoch, trained_epochs
 
 Object = dict[str, Any]
 
-EPOCHS = 4
+EPOCHS, ENDLESS = 4, 1000
 INNOCENT, GREEDY, STUFFED = "innocent", "greedy", "stuffed"
 MEMORY = {INNOCENT: "4Gi", GREEDY: "32Mi"}  # what the pod asks for: more than it uses, and less
 PRIORITY = "expendable"
@@ -41,11 +41,12 @@ def evicted(team: Team, cluster: Cluster) -> dict[str, Story]:
         }
     )
     budgets = dict.fromkeys(("infrastructure", "hang", "unknown", "publishing"), 0)
+    epochs = {}
     for run, memory in MEMORY.items():
         resources = {"requests": {"memory": memory}}
         compute = {"priorityClassName": PRIORITY, "resources": resources}
         _apply(team, run, compute=compute, retry=budgets | {"outOfMemory": int(run == GREEDY)})
-    epochs = {run: _freeze_in_training(team, run) for run in MEMORY}
+        epochs[run] = freeze_after_epoch(team.trainer(run, 1), 1)
     with cluster.real_node.short_of_memory():
         for run in MEMORY:
             team.wait(run, lambda status: "outcome" in status["attempts"][0], "the pod is evicted")
@@ -59,16 +60,10 @@ def _keep_operator(cluster: Cluster) -> None:
     cluster.wait_for_operator()
 
 
-def _apply(team: Team, run: str, *, compute: Object, **spec: Any) -> None:
+def _apply(team: Team, run: str, *, compute: Object, epochs: int = EPOCHS, **spec: Any) -> None:
     manifest = team.manifest(run)["spec"]
-    compute, training = manifest["compute"] | compute, manifest["training"] | {"epochs": EPOCHS}
+    compute, training = manifest["compute"] | compute, manifest["training"] | {"epochs": epochs}
     team.apply(team.manifest(run, run, compute=compute, training=training, **spec))
-
-
-def _freeze_in_training(team: Team, run: str) -> int:
-    trainer = team.trainer(run, 1)
-    trainer.drive(lambda: last_epoch(trainer) >= 1, "an epoch is trained")
-    return last_epoch(trainer)
 
 
 def test_a_pod_evicted_for_its_node_s_sake_costs_no_budget(evicted: dict[str, Story]) -> None:
@@ -101,8 +96,7 @@ def test_an_evicted_training_goes_on_after_the_last_trained_epoch(
 
 def test_a_pod_that_fills_its_volume_is_evicted_and_the_run_says_which(team: Team) -> None:
     workspace = {"emptyDir": {"sizeLimit": "1Mi"}}
-    _apply(team, STUFFED, compute={"workspace": workspace}, retry={"infrastructure": 0})
-    _freeze_in_training(team, STUFFED)
+    _apply(team, STUFFED, epochs=ENDLESS, compute={"workspace": workspace}, retry={"infrastructure": 0})
     status = team.wait_for_phase(STUFFED, "Failed")
     (attempt,) = status["attempts"]
     assert attempt["cause"] == "Storage"

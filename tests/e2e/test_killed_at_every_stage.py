@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from trainer_process import TrainerProcess, read_events, stage_of
-from whole_stack import Team, last_epoch, seconds_of, trained_epochs
+from whole_stack import Team, freeze_after_epoch, seconds_of, trained_epochs
 
 from trainwright.contract import Stage
 
@@ -59,7 +59,7 @@ def story(team: Team) -> Story:
 def _kill(team: Team, attempt: int, stage: str) -> Killed:
     trainer = team.trainer(RUN, attempt)
     if stage == Stage.TRAINING:
-        trainer.drive(lambda: last_epoch(trainer) >= KILLED_AFTER_EPOCH, "an epoch is trained")
+        freeze_after_epoch(trainer, KILLED_AFTER_EPOCH)
     else:
         trainer.drive_into(stage)
     return _end(team, trainer)

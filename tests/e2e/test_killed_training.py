@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from trainer_process import read_events
-from whole_stack import Team, last_epoch, trained_epochs
+from whole_stack import Team, freeze_after_epoch, trained_epochs
 
 Object = dict[str, Any]
 
@@ -26,7 +26,7 @@ def story(team: Team) -> tuple[list[list[int]], Object]:
 
 def _kill_while_it_saves(team: Team) -> list[int]:
     trainer = team.trainer(RUN, 1)
-    trainer.drive(lambda: last_epoch(trainer) >= 2, "two epochs are trained")
+    freeze_after_epoch(trainer, 2)
     folder = team.volume(f"{RUN}-workspace") / "training"
     trainer.drive(lambda: _unfinished(folder), "it writes a checkpoint")
     epochs = trained_epochs(read_events(trainer.log))

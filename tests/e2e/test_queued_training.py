@@ -6,12 +6,13 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pytest
 from kueue_writes import MANAGER, QUEUE, Kueue, writers_of
-from trainer_process import TrainerProcess
-from whole_stack import Team, condition, last_epoch, trained_epochs, wait
+from trainer_process import read_events
+from whole_stack import Team, condition, freeze_after_epoch, trained_epochs, wait
 
 Object = dict[str, Any]
 
@@ -32,8 +33,7 @@ class Story:
     columns: str
     preempted: list[Object]
     pods: list[str]
-    trained: list[int]
-    resumed: list[int]
+    epochs: list[list[int]]  # that each pod trained
     status: Object
     job: Object
 
@@ -44,13 +44,6 @@ def kueue(team: Team) -> Kueue:
     player = Kueue(team)
     player.install()
     return player
-
-
-def freeze_after(team: Team, epoch: int) -> TrainerProcess:
-    """Freeze the current pod's trainer in the middle of the epoch after this one, or a later one."""
-    trainer = team.trainer(RUN, 1)
-    trainer.drive(lambda: last_epoch(trainer) >= epoch, f"epoch {epoch} is trained")
-    return trainer
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +60,27 @@ def story(team: Team, kueue: Kueue) -> Story:
     workloads = team.kubectl("get", "workloads", "-l", selector, "-o", "name")
     columns = team.kubectl("get", "trun", RUN, "-o", "wide")
     labels = team.cluster.get("node", team.cluster.node)["metadata"]["labels"]
-    preempted, pods, trained, resumed = [], [], [0], []
+    preempted: list[Object] = []
+    pods: list[str] = []
+    epochs: list[list[int]] = []
     for flavor in FLAVORS:
         kueue.admit(JOB, {flavor: labels[flavor]})
-        trainer = freeze_after(team, trained[-1] + 1)
-        trained.append(last_epoch(trainer))
+        trainer = team.trainer(RUN, 1)
+        last = epochs[-1][-1] if epochs else 0
+        freeze_after_epoch(trainer, last + 1, resumed_from=last)
+        epochs.append(trained_epochs(read_events(trainer.log)))
         pods.append(team.pod(RUN, 1)["metadata"]["uid"])
         kueue.preempt(JOB)
         trainer.thaw()
         preempted.append(team.wait_for_phase(RUN, "Queued"))
         kueue.requeue(JOB)
         wait(lambda: not team.get("pods", "-l", f"trainwright.dev/run={RUN}")["items"], "the pod is gone")
-        resumed.append(preempted[-1].get("trainer", {}).get("resumedFromEpoch", 0))
     kueue.admit(JOB, {FLAVORS[0]: labels[FLAVORS[0]]})
     status = team.wait_for_phase(RUN, "Succeeded")
     pods.append(team.pod(RUN, 1)["metadata"]["uid"])
     job = team.get("job", JOB, "--show-managed-fields")
-    return Story(waiting, early_pods, workloads, columns, preempted, pods, trained[1:], resumed, status, job)
+    epochs.append(trained_epochs(team.logs(RUN, 1)))
+    return Story(waiting, early_pods, workloads, columns, preempted, pods, epochs, status, job)
 
 
 def test_nothing_starts_before_the_queue_admits_it(story: Story) -> None:
@@ -114,11 +111,12 @@ def test_a_preempted_run_is_queued_again_and_says_so(story: Story) -> None:
         assert "outcome" not in attempt
 
 
-def test_each_pod_went_on_after_the_last_trained_epoch(team: Team, story: Story) -> None:
+def test_each_pod_went_on_after_the_last_trained_epoch(story: Story) -> None:
     assert len(set(story.pods)) == len(FLAVORS) + 1
+    assert all(story.epochs)
+    assert list(chain.from_iterable(story.epochs)) == list(range(1, EPOCHS + 1))
     (attempt,) = story.status["attempts"]
-    assert [*story.resumed[1:], attempt["resumedFromEpoch"]] == story.trained
-    assert trained_epochs(team.logs(RUN, 1)) == list(range(story.trained[-1] + 1, EPOCHS + 1))
+    assert attempt["resumedFromEpoch"] == story.epochs[-2][-1]
 
 
 def test_preemptions_cost_no_budget_and_no_attempt(story: Story) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_process import TrainerProcess, read_events, stage_of
-from whole_stack import Cluster, Team, last_epoch, trained_epochs, wait
+from trainer_process import TrainerProcess
+from whole_stack import Cluster, Team, freeze_after_epoch, trained_epochs, wait
 
 from trainwright.contract import ExitCode
 
@@ -27,7 +27,7 @@ def confined(team: Team) -> tuple[TrainerProcess, Object]:
     training = team.manifest("confined")["spec"]["training"] | {"epochs": 6}
     team.apply(team.manifest("confined", "confined", compute=compute, training=training))
     trainer = team.trainer("confined", 1)
-    trainer.drive(lambda: stage_of(read_events(trainer.log)) == "Training", "it trains")
+    freeze_after_epoch(trainer, 1)
     return trainer, team.pod("confined", 1)
 
 
@@ -76,8 +76,7 @@ def test_a_pod_asked_to_end_tells_so_itself_and_the_run_goes_on(
 ) -> None:
     """SIGTERM, the rest of the batch, and the last word in the termination message."""
     trainer, pod = confined
-    trainer.drive(lambda: last_epoch(trainer) >= 2, "two epochs are trained")
-    epoch = last_epoch(trainer)
+    epoch = freeze_after_epoch(trainer, 2)
     name = pod["metadata"]["name"]
     watch = cluster.start(
         "get", "pod", name, "-n", team.namespace, "--watch", "-o", "json", output=team.folder / "ended.json"
@@ -116,7 +115,7 @@ def test_a_training_that_the_kernel_kills_once_goes_on(team: Team, cluster: Clus
     training = team.manifest(run)["spec"]["training"] | {"epochs": epochs}
     team.apply(team.manifest(run, run, training=training))
     trainer = team.trainer(run, 1)
-    trainer.drive(lambda: last_epoch(trainer) >= 2, "two epochs are trained")
+    freeze_after_epoch(trainer, 2)
     cluster.real_node.exhaust_memory(team.pod(run, 1))
     trainer.thaw()
     status = team.wait_for_phase(run, "Succeeded")

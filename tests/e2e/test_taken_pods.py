@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from trainer_process import TrainerProcess
-from whole_stack import Team, last_epoch, progress, seconds_of, trained_epochs, wait
+from whole_stack import Team, freeze_after_epoch, last_epoch, progress, seconds_of, trained_epochs, wait
 
 from trainwright_operator.times import parse_time
 
@@ -36,17 +35,11 @@ def apply(team: Team, run: str, **spec: Any) -> None:
     team.apply(team.manifest(run, run, training=training, **spec))
 
 
-def freeze_mid_epoch(team: Team, run: str, attempt: int, epoch: int = 2) -> tuple[TrainerProcess, int]:
-    """Freeze a trainer in the middle of the epoch after `epoch`; return the last one it trained."""
-    trainer = team.trainer(run, attempt)
-    trainer.drive(lambda: last_epoch(trainer) >= epoch, f"epoch {epoch} is trained")
-    return trainer, last_epoch(trainer)
-
-
 def interrupt(team: Team, run: str, take: Callable[[str], None]) -> Story:
     """Take a run's first pod away in the middle of an epoch, by its name, and wait for the run's end."""
     apply(team, run)
-    trainer, epoch = freeze_mid_epoch(team, run, 1)
+    trainer = team.trainer(run, 1)
+    epoch = freeze_after_epoch(trainer, 2)
     take(team.pod(run, 1)["metadata"]["name"])
     trainer.thaw()
     return Story(epoch, team.wait_for_phase(run, "Succeeded"))
@@ -81,7 +74,8 @@ def suspend(team: Team) -> Story:
     """Suspend a run in the middle of an epoch, look that nothing of it is left, and resume it."""
     run = "suspended"
     apply(team, run)
-    trainer, epoch = freeze_mid_epoch(team, run, 1)
+    trainer = team.trainer(run, 1)
+    epoch = freeze_after_epoch(trainer, 2)
     _set_suspend(team, run, to=True)
     trainer.thaw()
     team.wait_for_phase(run, "Suspended")
@@ -101,7 +95,8 @@ def silence(team: Team) -> Story:
     """Cut the trainer's way to the API server while it trains on."""
     run = "silent"
     apply(team, run)
-    trainer, epoch = freeze_mid_epoch(team, run, 1, epoch=1)
+    trainer = team.trainer(run, 1)
+    epoch = freeze_after_epoch(trainer, 1)
     with team.cluster.cut_off(team.pod(run, 1)):
         trainer.thaw()
         told = progress(team.status(run))

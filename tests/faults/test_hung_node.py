@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import Cluster, Team, last_epoch, wait
+from whole_stack import Cluster, Team, freeze_after_epoch, wait
 
 Object = dict[str, Any]
 
@@ -31,7 +31,7 @@ def story(team: Team, cluster: Cluster) -> Story:
     training = team.manifest(RUN)["spec"]["training"] | {"epochs": EPOCHS}
     team.apply(team.manifest(RUN, MODEL, training=training))
     trainer = team.trainer(RUN, 1)
-    trainer.drive(lambda: last_epoch(trainer) >= 2, "two epochs are trained")
+    freeze_after_epoch(trainer, 2)
     kubelet = cluster.server("kubelet")
     kubelet.freeze()
     try:

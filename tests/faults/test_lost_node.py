@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from whole_stack import Cluster, Team, last_epoch, wait
+from whole_stack import Cluster, Team, freeze_after_epoch, wait
 
 if TYPE_CHECKING:
     from trainwright_devstack.processnode import ProcessNode
@@ -44,8 +44,7 @@ def story(team: Team, cluster: Cluster, node: ProcessNode) -> tuple[int, Object]
         trainer = team.trainer(RUN, 1)
     finally:
         cluster.kubectl("uncordon", OTHER)
-    trainer.drive(lambda: last_epoch(trainer) >= 2, "two epochs are trained")
-    epoch = last_epoch(trainer)
+    epoch = freeze_after_epoch(trainer, 2)
     node.kill()
     trainer.kill()
     wait(lambda: "node.kubernetes.io/unreachable" in _taints(cluster), "the node is known to be lost")

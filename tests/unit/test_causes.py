@@ -11,7 +11,7 @@ from trainwright.contract import Cause, ExitCode
 from trainwright.symptoms import recognise
 from trainwright_operator.causes import classify
 from trainwright_operator.failures import HINTS
-from trainwright_operator.reports import parse_report, read_ending
+from trainwright_operator.reports import LOST_CONTAINER, parse_report, read_ending
 
 Object = dict[str, Any]
 
@@ -243,6 +243,12 @@ def test_a_report_of_another_attempt_is_not_believed_even_as_a_last_word() -> No
     ending = read_ending(make_pod(1, containerStatuses=terminated(1, word.to_json())), None, 1)
     assert ending.report is None
     assert classify(ending) is Cause.UNKNOWN
+
+
+def test_what_the_kubelet_says_of_a_container_it_lost_is_no_log() -> None:
+    lost = terminated(137, "The container could not be located when the pod was terminated", LOST_CONTAINER)
+    ending = read_ending(make_pod(1, containerStatuses=lost, message="Usage exceeds the limit"), None, 1)
+    assert (ending.message, ending.log_tail) == ("Usage exceeds the limit", "")
 
 
 def test_every_cause_has_a_hint_on_what_to_do() -> None:
