@@ -192,24 +192,27 @@ async def measure(plane: ControlPlane, size: int) -> Object:
 
 
 def summarize(sizes: list[Object]) -> Object:
-    """Return what is written down; the figures at the top are those of the largest size."""
-    last = sizes[-1]
-    ours = last["applied"]["runsPerSecond"]
-    bare = sum(part["runsPerSecond"] for part in last["bare"]) / len(last["bare"])
-    before_training = [last["applied"], last["started"]]
+    """Return what is written down: the figures of the largest size, and then those of each."""
+    return {**_judge(sizes[-1]), "sizes": [{**_judge(figures), **figures} for figures in sizes]}
+
+
+def _judge(figures: Object) -> Object:
+    """Return what one size is judged by."""
+    ours = figures["applied"]["runsPerSecond"]
+    bare = sum(part["runsPerSecond"] for part in figures["bare"]) / len(figures["bare"])
+    before_training = [figures["applied"], figures["started"]]
     return {
-        "runs": last["runs"],
+        "runs": figures["runs"],
         "ours": {"runsPerSecond": ours},
         "baseline": {"runsPerSecond": round(bare, 1)},
         "ratio": round(ours / bare, 2),
         "cpuMsPerRun": round(sum(part["cpuMsPerRun"] for part in before_training), 2),
         "writesPerRun": round(sum(part["writesPerRun"] for part in before_training), 2),
-        "writesAtRest": last["rest"]["writes"],
-        "statusWritesPerSecond": last["started"]["statusWritesPerSecond"],
-        "residentMiB": last["residentMiB"],
-        "peakMiB": last["peakMiB"],
-        "restartSeconds": last["restart"]["seconds"],
-        "sizes": sizes,
+        "writesAtRest": figures["rest"]["writes"],
+        "statusWritesPerSecond": figures["started"]["statusWritesPerSecond"],
+        "residentMiB": figures["residentMiB"],
+        "peakMiB": figures["peakMiB"],
+        "restartSeconds": figures["restart"]["seconds"],
     }
 
 
@@ -225,7 +228,7 @@ async def _count(client: BareClient, path: str) -> int:
 def main() -> None:
     """Measure each size on a fresh control plane, print and write down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 5000])
     figures = []
     for size in sorted(parser.parse_args().sizes):
         with control_plane(OWN_PODS) as plane:

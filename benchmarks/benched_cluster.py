@@ -63,8 +63,8 @@ class OperatorUnderTest:
     def start(self) -> float:
         """Start it and wait until nothing is left to do; return the seconds that took.
 
-        Busy is who has keys in the queue or uses the processor: the watches repeat what the first list told,
-        and the time they are done is the time of the last sign of work before two seconds without any.
+        Busy is who has keys in the queue or uses the processor: done is the time of the last sign of work
+        before two seconds without any.
         """
         command = [sys.executable, "-m", "trainwright_operator", "run"]
         command += ["--settings", str(self._settings), "--kubeconfig", str(self._kubeconfig)]

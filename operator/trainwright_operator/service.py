@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from contextlib import AsyncExitStack
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 SETTLING_SECONDS = 5.0  # for what is being done when the operator is asked to stop
 LOOK_SECONDS = 5.0  # between two looks at the settings file; the kubelet takes up to a minute to change it
 FRESH_SECONDS = 5.0  # a list this old is good enough to begin with
+NEW_OBJECTS = 50_000  # between two searches for cycles among them
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ async def operate(start: Start) -> None:
     """Run the operator until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     _answer_signals(stop)
+    _collect_less()
     async with AsyncExitStack() as sessions:
         # Of their own: the Lease does not wait for a burst of requests, and each watch keeps its connection.
         cluster, leased, watched = [
@@ -55,6 +58,12 @@ async def operate(start: Start) -> None:
         ]
         leadership = Leadership(leased, start.identity, start.settings.lease_seconds)
         await Operator(start, cluster, watched, leadership, stop).run()
+
+
+def _collect_less() -> None:
+    """Search for cyclic garbage seldom: JSON has no cycles, and the search took half the time of a list."""
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, 10, 10)
 
 
 def _answer_signals(stop: asyncio.Event) -> None:

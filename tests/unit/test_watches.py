@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import pytest
 from builders import RunBuilder, make_job, make_pod
 
-from trainwright_operator.cluster import JOBS, PODS, RUNS, Cluster, Kind
+from trainwright_operator.cluster import JOBS, PODS, PROFILES, RUNS, Cluster, Kind, Listing
 from trainwright_operator.queue import Key, WorkQueue
 from trainwright_operator.store import Store
 from trainwright_operator.watch import Scope
@@ -83,3 +84,34 @@ def test_a_pod_the_scheduler_says_nothing_of_is_looked_at_a_moment_later() -> No
             work.cancel()
 
     assert asyncio.run(observe()) == Key("ml", "parts-1")
+
+
+def keys_after_a_list_of(kind: Kind, *items: Object, known: Sequence[Object] = ()) -> int:
+    """Return how many keys wait after such a list, where these objects were known."""
+
+    async def pages() -> AsyncIterator[Listing]:
+        yield Listing(list(items), 20)
+
+    async def take() -> int:
+        store, queue = Store(), WorkQueue(rest, 1)
+        for item in known:
+            store.keep(item["kind"], item)
+        await Watches(NOBODY, store, queue).take(Scope(kind), pages())
+        return queue.depth
+
+    return asyncio.run(take())
+
+
+def test_a_list_of_runs_wakes_all_and_one_of_children_whom_it_says_anything_new() -> None:
+    run, job = versioned(RunBuilder().build(), 8), versioned(make_job(1), 9)
+    assert keys_after_a_list_of(RUNS, run, known=[run]) == 1
+    assert keys_after_a_list_of(JOBS, job, known=[run, job]) == 0
+    assert keys_after_a_list_of(JOBS, versioned(job, 10), known=[run, job]) == 1
+    assert keys_after_a_list_of(JOBS, known=[run, job]) == 1, "it is gone"
+
+
+def test_a_list_of_profiles_wakes_the_runs_that_may_wait_for_one() -> None:
+    run = versioned(RunBuilder().build(), 8)
+    profile = {"metadata": {"name": "team", "namespace": "ml", "uid": "1", "generation": 1}, "spec": {}}
+    assert keys_after_a_list_of(PROFILES, profile, known=[run]) == 1
+    assert keys_after_a_list_of(PROFILES, known=[run]) == 0
