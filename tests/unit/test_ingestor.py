@@ -1,0 +1,253 @@
+"""Messages applied to trees: any order, any part again, any crash between, and the trees are the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotation_stream import VALIDATOR, bulk, detection, draw, received, single
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainwright.errors import DataError, StorageError
+from trainwright_trainer.ingestion.events import Status
+from trainwright_trainer.ingestion.ingestor import SLICE, Ingestor, Received
+
+CREATED, EDITED, VALIDATED, DELETED = Status
+
+
+def read_trees(root: Path) -> dict[str, bytes]:
+    """Everything in the three trees."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for tree in ("data", "data-seed", "data_deleted")
+        for path in sorted((root / tree).rglob("*"))
+        if path.is_file()
+    }
+
+
+def ingest(root: Path, messages: list[Received], size: int = 100) -> dict[str, bytes]:
+    root.mkdir(exist_ok=True)
+    with Ingestor(root, sync=False) as ingestor:
+        for start in range(0, len(messages), size):
+            ingestor.apply(messages[start : start + size])
+        while ingestor.has_more:
+            ingestor.apply([])
+    return read_trees(root)
+
+
+def test_created_by_an_operator_is_a_seed_and_moves_when_it_is_validated(tmp_path: Path) -> None:
+    image = draw(1)
+    trees = ingest(tmp_path, [received(0, single("frame-1", CREATED, 1, image=image))])
+    assert trees == {
+        "data-seed/images/frame-1.png": image,
+        "data-seed/labels/frame-1.txt": b"0 0.500000 0.500000 0.200000 0.200000\n",
+    }
+    trees = ingest(tmp_path, [received(1, bulk(["frame-1"], VALIDATED, 2))])
+    assert sorted(trees) == ["data/images/frame-1.png", "data/labels/frame-1.txt"]
+
+
+def test_a_validators_edit_writes_its_labels_and_moves_the_image(tmp_path: Path) -> None:
+    edit = single("frame-1", EDITED, 2, role=VALIDATOR, detections=[detection(3)])
+    trees = ingest(
+        tmp_path, [received(0, single("frame-1", CREATED, 1, image=draw(1))), received(1, edit)], size=1
+    )
+    assert sorted(trees) == ["data/images/frame-1.png", "data/labels/frame-1.txt"]
+    assert trees["data/labels/frame-1.txt"].startswith(b"3 ")
+
+
+def test_a_message_for_a_file_that_is_not_there_yet_is_applied_when_it_comes(tmp_path: Path) -> None:
+    messages = [
+        received(0, bulk(["frame-1"], DELETED, 5)),
+        received(1, single("frame-1", CREATED, 1, image=draw(1))),
+    ]
+    assert sorted(ingest(tmp_path, messages, size=1)) == [
+        "data_deleted/images/frame-1.png",
+        "data_deleted/labels/frame-1.txt",
+    ]
+
+
+def test_compressed_messages_and_those_with_more_elements_are_read_too(tmp_path: Path) -> None:
+    body = gzip.compress(single("frame-1", CREATED, 1, image=draw(1), more=("new", {"and": 1})))
+    assert len(ingest(tmp_path, [received(0, body)])) == 2
+
+
+@pytest.mark.parametrize("told", ["Created", b"10", 10, b"created"])
+def test_the_status_may_be_a_property_as_a_number_or_a_word_in_bytes_or_text(
+    tmp_path: Path, told: Any
+) -> None:
+    body = single("frame-1", EDITED, 1, image=draw(1))
+    trees = ingest(tmp_path, [Received(0, 2**60, body, {b"AnnotationStatus": told})])
+    assert "data-seed/images/frame-1.png" in trees
+
+
+POISON = {
+    "not msgpack": (b"\xc1 nonsense", "encoding"),
+    "nothing": (b"", "encoding"),
+    "damaged gzip": (gzip.compress(single("a", CREATED, 1, image=draw(1)))[:-9], "compression"),
+    "a gzip bomb": (gzip.compress(bytes(70 * 1024 * 1024)), "size"),
+    "a path for a name": (single("../../etc/passwd", CREATED, 1, image=draw(1)), "name"),
+    "a hidden name": (single(".hidden", CREATED, 1, image=draw(1)), "name"),
+    "a name of 300 letters": (single("a" * 300, CREATED, 1, image=draw(1)), "name"),
+    "no image": (single("a", CREATED, 1), "image"),
+    "no picture": (single("a", CREATED, 1, image=b"MZ, a program"), "image"),
+    "a program's suffix": (single("a", CREATED, 1, image=draw(1), suffix=".exe"), "extension"),
+    "a box outside": (single("a", CREATED, 1, image=draw(1), detections=[detection(0, 1.5)]), "detections"),
+    "no detections": (single("a", CREATED, 1, image=draw(1), detections="{"), "detections"),
+    "no names": (bulk([], DELETED, 1), "names"),
+    "many created": (bulk(["a", "b"], CREATED, 1), "status"),
+}
+
+
+@pytest.mark.parametrize("what", POISON)
+def test_a_message_that_can_not_be_applied_is_kept_with_the_reason(tmp_path: Path, what: str) -> None:
+    body, rule = POISON[what]
+    good = received(8, single("good", CREATED, 1, image=draw(2)))
+    trees = ingest(tmp_path, [received(7, body, X="y"), good])
+    assert sorted(trees) == ["data-seed/images/good.png", "data-seed/labels/good.txt"]
+    folder = tmp_path / ".trainwright" / "dead-letters"
+    note = json.loads((folder / f"{7:020d}.json").read_text())
+    assert (note["offset"], note["rule"], note["properties"]) == (7, rule, {"X": "y"})
+    assert note["reason"]
+    assert (folder / f"{7:020d}.message").read_bytes() == body
+
+
+def test_dead_letters_that_can_be_applied_later_leave_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainwright_trainer.ingestion import messages
+
+    with monkeypatch.context() as release:  # an earlier one, which knew no PNG
+        release.setattr(messages, "SUFFIXES", frozenset({".jpg"}))
+        ingest(tmp_path, [received(0, single("a", CREATED, 1, image=draw(1))), received(1, b"\xc1")])
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        assert len(ingestor.dead_letters) == 2
+        results = ingestor.replay_dead_letters()
+        assert results.messages == {"applied": 1, "poison": 1}
+        assert [letter.offset for letter in ingestor.dead_letters] == [1]
+    assert "data-seed/images/a.png" in read_trees(tmp_path)
+
+
+def test_a_message_of_thousands_of_names_does_not_hold_others_up(tmp_path: Path) -> None:
+    names = [f"frame-{number}" for number in range(3 * SLICE)]
+    created = [
+        received(offset, single(name, CREATED, 1, image=draw(offset))) for offset, name in enumerate(names)
+    ]
+    ingest(tmp_path, created)
+    after = len(names)
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        other = received(after + 1, single("other", CREATED, 1, image=draw(1)))
+        ingestor.apply([received(after, bulk(names, DELETED, 2)), other])
+        assert (tmp_path / "data-seed/images/other.png").exists()
+        assert ingestor.has_more
+        assert ingestor.offset == after - 1  # the message is not done: a crash now reads it again
+        while ingestor.has_more:
+            ingestor.apply([])
+        assert ingestor.offset == after + 1
+    assert len(list((tmp_path / "data_deleted/images").iterdir())) == len(names)
+
+
+def test_files_and_offset_of_an_earlier_consumer_are_taken_over(tmp_path: Path) -> None:
+    for tree, name in (("data", "old-1"), ("data-seed", "old-2")):
+        for folder, suffix in (("images", ".jpg"), ("labels", ".txt")):
+            (tmp_path / tree / folder).mkdir(parents=True)
+            (tmp_path / tree / folder / (name + suffix)).write_text(name)
+    (tmp_path / "offset.yaml").write_text("offset_queue: 41\nother: kept\n")
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        assert ingestor.offset == 40
+        validated, deleted = bulk(["old-2"], VALIDATED, 1), bulk(["old-1"], DELETED, 1)
+        ingestor.apply([received(41, validated), received(42, deleted)])
+    trees = read_trees(tmp_path)
+    assert sorted(trees) == [
+        "data/images/old-2.jpg",
+        "data/labels/old-2.txt",
+        "data_deleted/images/old-1.jpg",
+        "data_deleted/labels/old-1.txt",
+    ]
+    assert trees["data/labels/old-2.txt"] == b"old-2"
+    assert (tmp_path / "offset.yaml").read_text() == "offset: 42\nother: kept\n"
+
+
+def test_an_offset_file_that_makes_no_sense_is_an_error_and_not_a_start_from_the_beginning(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "offset.yaml").write_text("offset: many\n")
+    with pytest.raises(DataError, match=r"offset is 'many', no offset"), Ingestor(tmp_path):
+        pass
+
+
+def test_a_second_consumer_of_the_same_trees_is_refused(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from pathlib import Path; from trainwright_trainer.ingestion.ingestor import Ingestor\n"
+        "with Ingestor(Path(sys.argv[1])): pass"
+    )
+    with Ingestor(tmp_path):
+        second = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+    assert "in use by another process" in second.stderr
+    assert StorageError.__name__ in second.stderr
+
+
+actions = st.one_of(
+    st.tuples(st.just(CREATED), st.sampled_from([10, 20]), st.integers(0, 1)),
+    st.tuples(st.just(EDITED), st.sampled_from([10, 20]), st.integers(0, 3)),
+    st.tuples(st.sampled_from([VALIDATED, DELETED]), st.just(20), st.just(0)),
+)
+stories = st.lists(st.tuples(st.integers(0, 6), actions), min_size=1, max_size=8)
+
+
+def tell(minute: int, action: Any) -> bytes:
+    status, role, variant = action
+    if status in {VALIDATED, DELETED}:
+        return bulk(["frame"], status, minute)
+    return single(
+        "frame",
+        status,
+        minute,
+        role=role,
+        image=draw(variant),
+        detections=[detection(variant)],
+        suffix=".png",
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(stories, st.randoms(), st.integers(1, 8), st.integers(0, 8))
+def test_any_order_of_a_names_messages_and_any_part_again_end_in_the_same_trees(
+    tmp_path_factory: pytest.TempPathFactory, story: Any, random: Any, size: int, again: int
+) -> None:
+    messages = [received(offset, tell(*told)) for offset, told in enumerate(story)]
+    shuffled = list(messages)
+    random.shuffle(shuffled)
+    folder = tmp_path_factory.mktemp("trees")
+    wanted = ingest(folder / "in-order", messages)
+    assert ingest(folder / "shuffled", shuffled, size) == wanted
+    assert ingest(folder / "shuffled", messages[again:], size) == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(stories, st.integers(1, 8), st.integers(1, 8))
+def test_a_crash_before_the_ledger_is_written_changes_nothing_in_the_end(
+    tmp_path_factory: pytest.TempPathFactory, story: Any, size: int, other_size: int
+) -> None:
+    messages = [received(offset, tell(*told)) for offset, told in enumerate(story)]
+    folder = tmp_path_factory.mktemp("trees")
+    wanted = ingest(folder / "whole", messages)
+    crashed = folder / "crashed"
+    crashed.mkdir()
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with Ingestor(crashed, sync=False) as ingestor:
+        ingestor.ledger.record = crash  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            ingestor.apply(messages[:size])
+    assert ingest(crashed, messages, other_size) == wanted

@@ -1,0 +1,182 @@
+"""A stream of RabbitMQ, read from an offset on, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rstream import AMQPMessage, Consumer, ConsumerOffsetSpecification, OffsetType, amqp_decoder
+
+from trainwright.errors import ConfigurationError, NetworkError
+from trainwright_trainer.ingestion.address import StreamAddress, explain
+from trainwright_trainer.ingestion.ingestor import Received
+
+SUBSCRIBER = "trainwright"
+"""Under this name the broker keeps our offset, for people who look there."""
+
+_BATCH_MESSAGES = 1000
+_BATCH_BYTES = 16 * 1024 * 1024
+_BUFFERED_BYTES = 2 * _BATCH_BYTES
+_ANSWER_SECONDS = 20.0
+_END_SECONDS = 5.0  # without a message for so long a stream that we asked for its last one is empty
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as it came, undecoded; `time` is the broker's, in milliseconds since 1970."""
+
+    offset: int
+    time: int
+    data: bytes
+
+    def decode(self) -> Received:
+        """Return the message; one that is no AMQP is given as it is, and will not be understood."""
+        try:
+            message = amqp_decoder(self.data)
+            body, properties = _body_of(message), message.application_properties or {}
+        except Exception:  # the decoder raises whatever its bytes lead it to
+            body, properties = bytes(self.data), {}
+        return Received(self.offset, self.time * 1000, body, properties)
+
+
+class StreamReader:
+    """One connection to a stream; what goes wrong with it is raised by `next_batch`."""
+
+    def __init__(self, address: StreamAddress) -> None:
+        self._address = address
+        self._buffer: list[Delivery] = []
+        self._buffered = 0
+        self._changed = asyncio.Condition()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        address = self._address
+        self._consumer = Consumer(
+            address.host,
+            address.port,
+            username=address.user,
+            password=address.password,
+            ssl_context=_trust(address),
+            connection_name="trainwright-annotations",
+            on_close_handler=self._on_close,
+        )
+        try:
+            exists = await asyncio.wait_for(self._consumer.stream_exists(address.stream), _ANSWER_SECONDS)
+        except BaseException as error:
+            await self._close()
+            if (known := explain(error, address)) is None:
+                raise
+            raise known from error
+        if not exists:
+            await self._close()
+            raise ConfigurationError(
+                f"there is no {address}",
+                hint="Check the stream's name: the platform creates it, not those who read it.",
+            )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def subscribe(self, first: int | None) -> None:
+        """Read from this offset on, or from the first message that the stream still has."""
+        start = ConsumerOffsetSpecification(OffsetType.FIRST, None)
+        if first is not None:
+            start = ConsumerOffsetSpecification(OffsetType.OFFSET, first)
+        await self._subscribe(start)
+
+    async def next_batch(self, seconds: float) -> list[Delivery]:
+        """Return what came, at the latest after so many seconds; raise `NetworkError` when it is the end."""
+        async with self._changed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._buffer or self._closed), seconds)
+            if not self._buffer and self._closed:
+                raise NetworkError(
+                    f"the connection to {self._address} ended", hint="It is made again; nothing is lost."
+                )
+            batch, size = [], 0
+            for delivery in self._buffer[:_BATCH_MESSAGES]:
+                batch.append(delivery)
+                size += len(delivery.data)
+                if size > _BATCH_BYTES:
+                    break
+            del self._buffer[: len(batch)]
+            self._buffered -= size
+            self._changed.notify_all()
+        return batch
+
+    async def store_offset(self, offset: int) -> None:
+        """Tell the broker what is applied; if it does not hear of it nothing is lost."""
+        with suppress(Exception):
+            await asyncio.wait_for(
+                self._consumer.store_offset(self._address.stream, SUBSCRIBER, offset), _ANSWER_SECONDS
+            )
+
+    async def _subscribe(self, start: ConsumerOffsetSpecification) -> None:
+        try:
+            await asyncio.wait_for(
+                self._consumer.subscribe(self._address.stream, self._receive, offset_specification=start),
+                _ANSWER_SECONDS,
+            )
+        except Exception as error:
+            if (known := explain(error, self._address)) is None:
+                raise
+            raise known from error
+
+    def _receive(self, data: Any, context: Any) -> Coroutine[Any, Any, None]:
+        # Never raises: the library would log it, and go on with the next message.
+        return self._keep(Delivery(context.offset, context.timestamp, data))
+
+    async def _keep(self, delivery: Delivery) -> None:
+        async with self._changed:
+            self._buffer.append(delivery)
+            self._buffered += len(delivery.data)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._buffered < _BUFFERED_BYTES or self._closed)
+
+    async def _on_close(self, _information: Any) -> None:
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    async def _close(self) -> None:
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        with suppress(Exception):  # it may be closed by the other side at the same time
+            await asyncio.wait_for(self._consumer.close(), _ANSWER_SECONDS)
+
+
+async def find_end(address: StreamAddress) -> int | None:
+    """Return the offset of a message that is now one of the stream's last; None, if it has none at all."""
+    async with StreamReader(address) as reader:
+        await reader._subscribe(ConsumerOffsetSpecification(OffsetType.LAST, None))
+        batch = await reader.next_batch(_END_SECONDS)
+    # The messages of the last chunk came together, and have one time; later ones may be there by now.
+    return max((delivery.offset for delivery in batch if delivery.time == batch[0].time), default=None)
+
+
+def _body_of(message: AMQPMessage) -> bytes:
+    body = message.body
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    return b"".join(bytes(part) for part in body)
+
+
+def _trust(address: StreamAddress) -> ssl.SSLContext | None:
+    if not address.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=address.authority)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"the authority's certificate {address.authority} can't be read: {error}",
+            hint="Give a PEM file with the certificate that the broker's was signed by.",
+        ) from error

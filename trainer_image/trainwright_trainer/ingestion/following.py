@@ -1,0 +1,113 @@
+"""Reads the stream into the trees: for ever, or up to where it ends now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from threading import Event
+
+from trainwright.errors import NetworkError, PreemptedError
+from trainwright_trainer.ingestion.address import StreamAddress
+from trainwright_trainer.ingestion.broker import StreamReader, find_end
+from trainwright_trainer.ingestion.ingestor import Ingestor, Received, Results
+
+Telling = Callable[["Moment"], None]
+
+_LOG = logging.getLogger(__name__)
+_IDLE_SECONDS = 1.0
+_STORE_SECONDS = 2.0
+_SILENCE_SECONDS = 300.0  # after which a connection is made anew: one that died may look like a quiet one
+_LONGEST_PAUSE = 30.0
+
+
+class Moment:
+    """How things stand: told after every batch, and when nothing comes."""
+
+    def __init__(self) -> None:
+        self.results = Results()
+        self.offset: int | None = None
+        self.connected = False
+        self.last_message: float | None = None
+        """When the broker had the newest message that is applied, in seconds since 1970."""
+        self.waiting = False
+        """Whether there is nothing more to read."""
+
+
+class Follower:
+    """Applies what comes, and makes lost connections again; `stop` ends it after the batch at hand."""
+
+    def __init__(
+        self, address: StreamAddress, ingestor: Ingestor, stop: Event, tell: Telling = lambda _: None
+    ) -> None:
+        self._address, self._ingestor, self._stop, self._tell = address, ingestor, stop, tell
+        self._moment = Moment()
+
+    def follow(self) -> None:
+        """Read on until `stop` is set."""
+        asyncio.run(self._read(end=None))
+
+    def catch_up(self) -> int | None:
+        """Read up to where the stream ends now; return the offset, raise `PreemptedError` on `stop`."""
+        return asyncio.run(self._catch_up())
+
+    async def _catch_up(self) -> int | None:
+        end = await find_end(self._address)
+        done = self._ingestor.offset
+        if end is not None and (done is None or done < end):
+            await self._read(end)
+            if self._stop.is_set():
+                raise PreemptedError("asked to stop while the annotation stream was read")
+        return self._ingestor.offset
+
+    async def _read(self, end: int | None) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                async with StreamReader(self._address) as reader:
+                    done = self._ingestor.offset
+                    await reader.subscribe(None if done is None else done + 1)
+                    _LOG.info("reading the %s after offset %s", self._address, done)
+                    self._moment.connected, failures = True, 0
+                    if await self._apply_batches(reader, end):
+                        return
+            except NetworkError as error:
+                failures += 1
+                pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+                _LOG.warning("%s; trying again in %.0f s", error, pause)
+                self._moment.connected = False
+                self._tell(self._moment)
+                await asyncio.to_thread(self._stop.wait, pause)
+
+    async def _apply_batches(self, reader: StreamReader, end: int | None) -> bool:
+        """Apply what comes until that is all; return False where the connection has to be made anew."""
+        heard = stored = time.monotonic()
+        while not self._stop.is_set():
+            wait = 0.0 if self._ingestor.has_more else _IDLE_SECONDS
+            batch = [delivery.decode() for delivery in await reader.next_batch(wait)]
+            if batch or self._ingestor.has_more:
+                self._moment.results = await asyncio.to_thread(self._ingestor.apply, batch)
+                heard = time.monotonic()
+            self._describe(batch)
+            offset = self._ingestor.offset
+            if offset is not None and (time.monotonic() - stored > _STORE_SECONDS):
+                await reader.store_offset(offset)
+                stored = time.monotonic()
+            if end is not None and offset is not None and offset >= end:
+                await reader.store_offset(offset)
+                return True
+            if time.monotonic() - heard > _SILENCE_SECONDS:
+                return False
+        if self._ingestor.offset is not None:
+            await reader.store_offset(self._ingestor.offset)
+        return True
+
+    def _describe(self, batch: list[Received]) -> None:
+        moment = self._moment
+        moment.offset, moment.waiting = self._ingestor.offset, not batch and not self._ingestor.has_more
+        if batch:
+            moment.last_message = batch[-1].time / 1_000_000
+        self._tell(moment)
+        moment.results = Results()

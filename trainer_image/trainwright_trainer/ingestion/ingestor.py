@@ -1,0 +1,197 @@
+"""Applies messages to the trees: in batches, each of them wholly or again."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from trainwright.contract import Directories
+from trainwright_trainer.ingestion.dead_letters import DeadLetters
+from trainwright_trainer.ingestion.events import NOWHERE, Event, settle
+from trainwright_trainer.ingestion.ledger import Ledger
+from trainwright_trainer.ingestion.messages import Message, PoisonError, read_message
+from trainwright_trainer.ingestion.offsets import OffsetFile
+from trainwright_trainer.ingestion.trees import Changes, Trees
+from trainwright_trainer.workspace_lock import lock_workspace
+
+FOLDER = ".trainwright"
+SLICE = 500
+"""So many names of one message are applied at once; other messages are applied between the slices."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message as the broker gave it; `time` is in microseconds since 1970, and the broker's."""
+
+    offset: int
+    time: int
+    body: bytes
+    properties: Mapping[Any, Any]
+
+
+@dataclass
+class Results:
+    """What became of a batch: messages by result, and names whose files changed."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    poison: Counter[str] = field(default_factory=Counter)
+    changed: int = 0
+
+
+class Ingestor:
+    """The one that writes to the trees of a root; a second one is refused.
+
+    Its offset is that of the last message before which, itself included, everything is applied and durable.
+    """
+
+    def __init__(self, root: Path, directories: Directories | None = None, *, sync: bool = True) -> None:
+        self._root, self._sync = root, sync
+        self._trees = Trees(root, directories or Directories(), sync=sync)
+        self._bulk: deque[tuple[int, Message, int]] = deque()  # offset, message, names that are done
+        self._read: int | None = None
+
+    def __enter__(self) -> Self:
+        folder = self._root / FOLDER
+        self._trees.create()
+        folder.mkdir(exist_ok=True)
+        self._lock = lock_workspace(folder)
+        self._lock.__enter__()
+        self.dead_letters = DeadLetters(folder / "dead-letters")
+        self.offset_file = OffsetFile(self._root / "offset.yaml")
+        self.ledger = Ledger(folder, durable=self._sync)
+        if self.ledger.is_new:
+            self._take_over()
+        self._read = self.ledger.offset
+        self._begun = self.ledger.begun
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ledger.close()
+        self._trees.close()
+        self._lock.__exit__(kind, error, trace)
+
+    @property
+    def offset(self) -> int | None:
+        """The offset up to which every message is applied and durable."""
+        return self.ledger.offset
+
+    @property
+    def has_more(self) -> bool:
+        """Whether names of a message with many are left to do."""
+        return bool(self._bulk)
+
+    def apply(self, batch: Sequence[Received]) -> Results:
+        """Apply messages, and a slice of those with many names; when this returns all of it is durable."""
+        results = Results()
+        messages = []
+        for received in batch:
+            message = self._read_or_keep(received, results)
+            if message is not None and len(message.names) > SLICE:
+                self._bulk.append((received.offset, message, 0))
+            elif message is not None:
+                messages.append(message)
+            self._read = received.offset
+        events = [event for message in messages for event in message.events()]
+        events += self._next_slice()
+        images = {digest: image for message in messages for digest, image in message.images()}
+        if batch:
+            self.ledger.begin(batch[-1].offset)
+        new = self._place(events, images, results, again=self._is_again())
+        self.ledger.record(new, offset=self._finished())
+        if self.offset is not None:
+            self.offset_file.write(self.offset)
+        return results
+
+    def replay_dead_letters(self) -> Results:
+        """Try the dead letters again; those that can be applied now leave the folder."""
+        results = Results()
+        for letter in self.dead_letters:
+            received = Received(letter.offset, letter.time, letter.body.read_bytes(), letter.properties)
+            try:
+                message = read_message(received.body, received.properties, broker_time=received.time)
+            except PoisonError as error:
+                results.messages["poison"] += 1
+                results.poison[error.rule] += 1
+                continue
+            new = self._place(message.events(), dict(message.images()), results, again=True)
+            self.ledger.record(new, offset=None)
+            letter.remove()
+            results.messages["applied"] += 1
+        return results
+
+    def _read_or_keep(self, received: Received, results: Results) -> Message | None:
+        try:
+            message = read_message(received.body, received.properties, broker_time=received.time)
+        except PoisonError as error:
+            self.dead_letters.keep(received.offset, received.time, received.properties, received.body, error)
+            _LOG.warning("message %d is kept as a dead letter: %s", received.offset, error)
+            results.messages["poison"] += 1
+            results.poison[error.rule] += 1
+            return None
+        results.messages[message.event.status.name.lower()] += 1
+        return message
+
+    def _next_slice(self) -> list[Event]:
+        if not self._bulk:
+            return []
+        offset, message, done = self._bulk.popleft()
+        events = list(islice(message.events(), done, done + SLICE))
+        if done + len(events) < len(message.names):
+            self._bulk.append((offset, message, done + len(events)))
+        return events
+
+    def _finished(self) -> int | None:
+        """The offset of the last message before which nothing is left to do."""
+        unfinished = min((offset for offset, _, _ in self._bulk), default=None)
+        if unfinished is None:
+            return self._read
+        former = self.ledger.offset
+        return unfinished - 1 if unfinished > 0 and (former is None or unfinished - 1 > former) else former
+
+    def _is_again(self) -> bool:
+        """Whether an earlier consumer may have been here before it ended, and not have written it down."""
+        offset = self.ledger.offset
+        return self._begun is not None and (offset is None or offset <= self._begun)
+
+    def _place(
+        self, events: Iterable[Event], images: Mapping[str, bytes], results: Results, *, again: bool
+    ) -> list[Event]:
+        """Make the files of every name what its events make of them; return the events that are new."""
+        by_name: dict[str, dict[bytes, Event]] = {}
+        for event in events:
+            by_name.setdefault(event.name, {})[event.key] = event
+        histories = self.ledger.histories(list(by_name))
+        changes, new = Changes(), []
+        for name, told in by_name.items():
+            history = histories.get(name, [])
+            known = {event.key for event in history}
+            fresh = [event for key, event in told.items() if key not in known]
+            if not fresh:
+                continue
+            new += fresh
+            before, after = settle(history) if history else NOWHERE, settle([*history, *fresh])
+            if after.has_files and after != before:
+                plan = self._trees.plan_again if again else self._trees.plan
+                plan(name, before, after, images, changes)
+                results.changed += 1
+        for path in self._trees.carry_out(changes):
+            _LOG.warning("%s was to be moved, and is not there: somebody else took it away", path)
+        return new
+
+    def _take_over(self) -> None:
+        """Begin the ledger with what an earlier consumer left: its files, and its offset."""
+        adopted = list(self._trees.adopt())
+        offset = self.offset_file.read()
+        self.ledger.record(adopted, offset=offset)
+        if adopted or offset is not None:
+            _LOG.info("took over %d files and offset %s of an earlier consumer", len(adopted), offset)

@@ -1,0 +1,125 @@
+"""What was applied: every name's events, and the offset up to which the stream is done; one file, one writer.
+
+An entry is written when the files that it tells of are durable. So whatever a crash leaves undone is applied
+again, from the offset on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from trainwright.errors import StorageError
+from trainwright_trainer.ingestion.events import Event, Status
+
+FILE = "ledger.sqlite"
+_VARIABLES = 500  # names asked for at once
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+  name TEXT, key BLOB, at INTEGER, status INTEGER, validated INTEGER, labels TEXT, image TEXT, suffix TEXT,
+  PRIMARY KEY (name, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
+"""
+
+
+class Ledger:
+    """The ledger of one root of data trees; `durable` makes every entry survive a loss of power."""
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self.is_new = not (folder / FILE).exists()
+        try:
+            self._database = sqlite3.connect(folder / FILE, check_same_thread=False, isolation_level=None)
+            # No write-ahead log: it needs shared memory, which network file systems do not have.
+            for pragma in (
+                "locking_mode = EXCLUSIVE",
+                "journal_mode = TRUNCATE",
+                f"synchronous = {'FULL' if durable else 'OFF'}",
+                "cache_size = -65536",
+                "trusted_schema = OFF",
+            ):
+                self._database.execute(f"PRAGMA {pragma}")
+            self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise _unusable(error) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    @property
+    def offset(self) -> int | None:
+        """The offset up to which every message is applied, or None where none is."""
+        return self._fact("offset")
+
+    @property
+    def begun(self) -> int | None:
+        """The offset of the newest message whose files may have been written, done or not."""
+        return self._fact("begun")
+
+    @property
+    def count(self) -> int:
+        """How many names have events."""
+        with closing(self._database.execute("SELECT count(DISTINCT name) FROM events")) as rows:
+            return int(rows.fetchone()[0])
+
+    @property
+    def images(self) -> int:
+        """How many images came in all: it only grows, and tells one state of the trees from another."""
+        return self._fact("images") or 0
+
+    def histories(self, names: Sequence[str]) -> dict[str, list[Event]]:
+        """Return the events of those of the names that have any."""
+        found: dict[str, list[Event]] = {}
+        for start in range(0, len(names), _VARIABLES):
+            some = names[start : start + _VARIABLES]
+            marks = ",".join("?" * len(some))
+            rows = self._database.execute(
+                "SELECT name, at, status, validated, labels, image, suffix"  # noqa: S608 - marks only
+                f" FROM events WHERE name IN ({marks})",
+                some,
+            )
+            for name, at, status, validated, labels, image, suffix in rows:
+                event = Event(name, at, Status(status), bool(validated), labels, image, suffix)
+                found.setdefault(name, []).append(event)
+        return found
+
+    def begin(self, offset: int) -> None:
+        """Write down that the files of messages up to this offset are about to be written."""
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES ('begun', ?)", (offset,))
+
+    def record(self, events: Iterable[Event], *, offset: int | None) -> None:
+        """Write down events that were applied, and the offset, in one transaction."""
+        rows = [(e.name, e.key, e.at, e.status, e.validated, e.labels, e.image, e.suffix) for e in events]
+        try:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._add("images", sum(row[6] is not None for row in rows))
+            if offset is not None:
+                self._database.execute("INSERT OR REPLACE INTO facts VALUES ('offset', ?)", (offset,))
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise _unusable(error) from error
+
+    def _add(self, name: str, number: int) -> None:
+        self._database.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+            (name, number),
+        )
+
+    def _fact(self, name: str) -> int | None:
+        with closing(self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))) as rows:
+            row = rows.fetchone()
+        return None if row is None else int(row[0])
+
+
+def _unusable(error: sqlite3.Error) -> StorageError:
+    return StorageError(
+        f"the ledger of the annotations can't be written: {error}",
+        hint="Make room on the volume and see that it is writable and used by one consumer only;"
+        " nothing is lost: the messages are applied again.",
+    )

@@ -1,0 +1,253 @@
+"""The platform's messages: from the bytes of one to the events it tells of, or to why it can't be read.
+
+A message is a msgpack array; of one annotation (created date, name, medium, time, extension, detections as
+JSON, image, role, e-mail, source, status), or of many (names, status, e-mail, created date). Later producers
+may append elements and may compress the whole with gzip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import msgpack
+from PIL import Image, UnidentifiedImageError
+
+from trainwright_trainer.ingestion.events import Event, Status
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Of a message, compressed or not; larger ones are refused."""
+
+MOST_NAMES = 1_000_000
+MOST_DETECTIONS = 10_000
+MOST_PIXELS = 178_956_970
+"""Twice what Pillow warns of: an image that unpacks to more is taken for a bomb."""
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+VALIDATORS = frozenset({20, 40, 1000})
+"""Roles whose word counts: validator, administrator, administrator of the API."""
+
+STATUS_PROPERTY = "AnnotationStatus"
+_GZIP = b"\x1f\x8b"
+_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,200}")
+_NUMBERS = {  # what a detection's numbers are called, by those who wrote them
+    "class": ("cl", "class", "classnumber", "classid"),
+    "x": ("x", "cx", "centerx"),
+    "y": ("y", "cy", "centery"),
+    "width": ("w", "width"),
+    "height": ("h", "height"),
+}
+_EPSILON = 1e-6  # boxes come from 32-bit numbers
+
+
+class PoisonError(Exception):
+    """A message that can't be applied, now or ever; `rule` is a word for metrics, the text says why."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one message tells: an event for each name, and the image that the one of them may bring."""
+
+    names: tuple[str, ...]
+    event: Event
+    image: bytes | None = None
+
+    def events(self) -> Iterator[Event]:
+        """Yield an event for each name, in the message's order."""
+        event = self.event
+        for name in self.names:
+            yield Event(
+                name, event.at, event.status, event.validated, event.labels, event.image, event.suffix
+            )
+
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the image by its digest, if there is one."""
+        if self.image is not None and self.event.image is not None:
+            yield self.event.image, self.image
+
+
+def read_message(body: bytes, properties: Mapping[Any, Any], *, broker_time: int) -> Message:
+    """Return what a message tells, or raise `PoisonError`.
+
+    `broker_time`, in microseconds, is when the broker had it: no event is later, whatever a clock said.
+    """
+    fields = _unpack(body)
+    bulk = next((index for index in (0, 1) if isinstance(fields[index], list)), None)
+    if bulk is not None:
+        return _read_bulk(fields, bulk, properties, broker_time)
+    return _read_single(fields, properties, broker_time)
+
+
+def _unpack(body: bytes) -> list[Any]:
+    if body.startswith(_GZIP):
+        body = _decompress(body)
+    if len(body) > MOST_BYTES:
+        raise PoisonError("size", f"it has {len(body)} bytes, more than {MOST_BYTES}")
+    try:
+        fields = msgpack.unpackb(
+            body, timestamp=3, strict_map_key=True, max_array_len=MOST_NAMES, max_map_len=1000
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise PoisonError("encoding", f"it is not msgpack: {type(error).__name__}") from error
+    if not isinstance(fields, list) or len(fields) < 4:
+        raise PoisonError("encoding", "it is not a msgpack array of at least 4 elements")
+    return fields
+
+
+def _decompress(body: bytes) -> bytes:
+    """Return what was compressed, but never more than a message may have."""
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(body)) as file:
+            return file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise PoisonError("compression", "its gzip data is damaged or truncated") from error
+
+
+def _read_bulk(
+    fields: list[Any], names_index: int, properties: Mapping[Any, Any], broker_time: int
+) -> Message:
+    names = tuple(dict.fromkeys(_check_name(name) for name in fields[names_index]))
+    if not names:
+        raise PoisonError("names", "it tells of many annotations and names none")
+    rest = [field for index, field in enumerate(fields) if index != names_index]
+    status = _status(properties, next((field for field in rest if type(field) is int), None))
+    if status not in {Status.VALIDATED, Status.DELETED}:
+        raise PoisonError("status", f"{status.name} can't be said of many annotations at once")
+    date = next((field for field in rest if isinstance(field, datetime)), None)
+    return Message(names, Event("", _microseconds(date, broker_time), status, validated=True))
+
+
+def _read_single(fields: list[Any], properties: Mapping[Any, Any], broker_time: int) -> Message:
+    fields = [*fields, *[None] * (11 - len(fields))]
+    status = _status(properties, fields[10])
+    name, at = _check_name(fields[1]), _microseconds(fields[0], broker_time)
+    validated = fields[7] in VALIDATORS
+    if status in {Status.VALIDATED, Status.DELETED}:
+        return Message((name,), Event("", at, status, validated=True))
+    labels = _read_labels(fields[5])
+    if status is Status.EDITED:
+        return Message((name,), Event("", at, status, validated, labels))
+    image, suffix = _check_image(fields[6]), _check_suffix(fields[4])
+    digest = hashlib.sha256(image).hexdigest()
+    return Message((name,), Event("", at, status, validated, labels, digest, suffix), image)
+
+
+def _status(properties: Mapping[Any, Any], told: Any) -> Status:
+    """Return the status: a property's word or number, as bytes or text; else what the message says."""
+    for key, value in properties.items():
+        if _text(key) == STATUS_PROPERTY:
+            told = value
+    text = _text(told).strip()
+    try:
+        return Status(int(text)) if text.isdecimal() else Status[text.upper()]
+    except (ValueError, KeyError):
+        known = ", ".join(f"{status.name.title()} {status.value}" for status in Status)
+        raise PoisonError("status", f"its status is {text[:40]!r}, none of {known}") from None
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _check_name(name: Any) -> str:
+    """Return a name that is one part of a path and nothing else."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith("."):
+        shown = repr(name)[:80] if isinstance(name, str) else type(name).__name__
+        raise PoisonError("name", f"its name {shown} can't be a file's: at most 200 characters, no path")
+    if len(name.encode()) > 200:
+        raise PoisonError("name", f"its name {name[:40]!r}… has more than 200 bytes")
+    return name
+
+
+def _check_suffix(extension: Any) -> str:
+    suffix = "." + _text(extension or "").strip().lower().lstrip(".")
+    if suffix not in SUFFIXES:
+        known = ", ".join(sorted(SUFFIXES))
+        raise PoisonError("extension", f"its image is a {suffix[:20]!r}, none of {known}")
+    return suffix
+
+
+def _check_image(image: Any) -> bytes:
+    """Return the bytes of what calls itself an image of a sane size; the dataset step decodes it."""
+    if not isinstance(image, bytes) or not image:
+        raise PoisonError("image", "it has no image")
+    try:
+        with Image.open(BytesIO(image)) as opened:
+            width, height = opened.size
+    except Image.DecompressionBombError as error:
+        raise PoisonError("image", "its image is a decompression bomb") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, ImportError) as error:
+        raise PoisonError("image", "its image is of no known format") from error
+    if width * height > MOST_PIXELS:
+        raise PoisonError("image", f"its image has {width} x {height} pixels, more than {MOST_PIXELS}")
+    return image
+
+
+def _microseconds(date: Any, broker_time: int) -> int:
+    """Return a date as microseconds since 1970: at most the broker's, and that where there is none."""
+    if isinstance(date, str):
+        try:
+            date = datetime.fromisoformat(date)
+        except ValueError:
+            return broker_time
+    if isinstance(date, datetime):
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return min(int(date.timestamp() * 1_000_000), broker_time)
+    return broker_time
+
+
+def _read_labels(detections: Any) -> str:
+    """Return YOLO lines for the detections; all that is wrong with them is said at once."""
+    try:
+        found = json.loads(detections) if isinstance(detections, str | bytes) else detections
+    except (ValueError, RecursionError) as error:
+        raise PoisonError("detections", "its detections are no JSON") from error
+    found = [] if found is None else found
+    if not isinstance(found, list) or len(found) > MOST_DETECTIONS:
+        raise PoisonError("detections", f"its detections are no list of at most {MOST_DETECTIONS}")
+    lines, problems = [], []
+    for number, detection in enumerate(found, start=1):
+        try:
+            lines.append(_label_line(detection))
+        except ValueError as error:
+            problems.append(f"detection {number}: {error}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise PoisonError("detections", "; ".join(problems[:3]) + more)
+    return "".join(lines)
+
+
+def _label_line(detection: Any) -> str:
+    if not isinstance(detection, dict):
+        raise ValueError("it is no object")  # noqa: TRY004 - like all else that may be wrong with it
+    given = {str(key).lower(): value for key, value in detection.items()}
+    values = {}
+    for wanted, spellings in _NUMBERS.items():
+        value = next((given[spelling] for spelling in spellings if spelling in given), None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"its {wanted} is {str(value)[:20]!r}, no number")
+        values[wanted] = value
+    class_id = values.pop("class")
+    if class_id != int(class_id) or not 0 <= class_id < 1000:
+        raise ValueError(f"its class is {class_id}, no number from 0 to 999")
+    outside = [name for name, value in values.items() if not -_EPSILON <= value <= 1 + _EPSILON]
+    if outside:
+        raise ValueError(f"its {', '.join(outside)} is outside 0..1")
+    if values["width"] <= 0 or values["height"] <= 0:
+        raise ValueError("its box has no area")
+    numbers = " ".join(f"{min(max(value, 0.0), 1.0):.6f}" for value in values.values())
+    return f"{int(class_id)} {numbers}\n"

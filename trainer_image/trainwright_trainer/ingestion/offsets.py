@@ -1,0 +1,72 @@
+"""`offset.yaml`: where the stream was read to, as people and earlier consumers read and write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainwright.errors import DataError, StorageError
+from trainwright_trainer.files import write_atomically
+
+KEYS = ("offset", "offset_queue", "offset_command")
+"""What the offset is called there: by us, and by earlier consumers."""
+
+
+class OffsetFile:
+    """The file beside the trees; other things in it stay as they are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._written: int | None = None
+
+    def read(self) -> int | None:
+        """Return an offset up to which everything is applied, or None where there is none.
+
+        Some consumers wrote the last message's offset, others the next one's: we read that one message again.
+        Raises `DataError` for a file that can't be understood: to start at the beginning could be wrong.
+        """
+        content = self._load()
+        for key in KEYS:
+            if key in content:
+                value = content[key]
+                if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                    raise self._unreadable(f"{key} is {str(value)[:40]!r}, no offset")
+                return value - 1 if value else None
+        if content:
+            raise self._unreadable(f"it has none of {', '.join(KEYS)}")
+        return None
+
+    def write(self, offset: int) -> None:
+        """Write the offset down if it is another than last time."""
+        if offset == self._written:
+            return
+        content = {key: value for key, value in self._load().items() if key not in KEYS}
+        try:
+            write_atomically(self.path, yaml.safe_dump({"offset": offset, **content}).encode())
+        except OSError as error:
+            raise StorageError(f"{self.path} can't be written: {error.strerror}") from error
+        self._written = offset
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise self._unreadable("it is no YAML") from error
+        if content is None:
+            return {}
+        if isinstance(content, int) and not isinstance(content, bool):
+            return {"offset": content}
+        if not isinstance(content, dict):
+            raise self._unreadable("it is no mapping")
+        return content
+
+    def _unreadable(self, why: str) -> DataError:
+        return DataError(
+            f"{self.path}: {why}",
+            hint="Write `offset: NUMBER` of the last message that was applied, or remove the file to read the"
+            " stream from its beginning: messages that were applied change nothing.",
+        )
