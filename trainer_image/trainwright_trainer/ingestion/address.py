@@ -29,6 +29,8 @@ class StreamAddress:
 
 def explain(error: BaseException, address: StreamAddress) -> StepError | None:
     """Return what the error means for whoever set the address; None, if it means nothing to him."""
+    if address.tls and isinstance(error, ConnectionResetError):
+        error = ssl.SSLError("the greeting was hung up on")
     for kinds, kind, message, hint in _MEANINGS:
         if isinstance(error, kinds):
             why = getattr(error, "verify_message", None) or str(error) or type(error).__name__

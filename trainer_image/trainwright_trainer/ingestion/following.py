@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from threading import Event
 
-from trainwright.errors import NetworkError, PreemptedError
+from trainwright.errors import ConfigurationError, NetworkError, PreemptedError
 from trainwright_trainer.ingestion.address import StreamAddress
 from trainwright_trainer.ingestion.broker import StreamReader, find_end
 from trainwright_trainer.ingestion.ingestor import Ingestor, Received, Results
@@ -44,6 +44,7 @@ class Follower:
     ) -> None:
         self._address, self._ingestor, self._stop, self._tell = address, ingestor, stop, tell
         self._moment = Moment()
+        self._was_connected = False
 
     def follow(self) -> None:
         """Read on until `stop` is set."""
@@ -70,10 +71,13 @@ class Follower:
                     done = self._ingestor.offset
                     await reader.subscribe(None if done is None else done + 1)
                     _LOG.info("reading the %s after offset %s", self._address, done)
-                    self._moment.connected, failures = True, 0
+                    self._moment.connected, self._was_connected, failures = True, True, 0
                     if await self._apply_batches(reader, end):
                         return
-            except NetworkError as error:
+            except (NetworkError, ConfigurationError) as error:
+                # What was right once will be again: a broker that comes back knows no streams at first.
+                if isinstance(error, ConfigurationError) and not self._was_connected:
+                    raise
                 failures += 1
                 pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
                 _LOG.warning("%s; trying again in %.0f s", error, pause)

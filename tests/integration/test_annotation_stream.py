@@ -1,0 +1,144 @@
+"""A real RabbitMQ stream into data trees: caught up with, followed, and with every bad setting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+from annotation_broker import STREAM, address_of, publish, start_broker
+from annotation_stream import bulk, draw, single
+
+from trainwright.errors import ConfigurationError, NetworkError
+from trainwright_devstack.rabbitmq import RabbitMq
+from trainwright_trainer.ingestion.broker import find_end
+from trainwright_trainer.ingestion.events import Status
+from trainwright_trainer.ingestion.following import Follower, Moment
+from trainwright_trainer.ingestion.ingestor import Ingestor
+
+# The library leaves sockets to the collector when a connection is refused or lost.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+CREATED, EDITED, VALIDATED, DELETED = Status
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
+    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
+    yield broker
+    broker.stop()
+
+
+def test_a_stream_is_caught_up_with_and_from_there_on_followed(broker: RabbitMq, tmp_path: Path) -> None:
+    stream = "followed"
+    publish(broker, [single(f"frame-{n}", CREATED, n, image=draw(n)) for n in range(50)], stream)
+    address = address_of(broker, stream)
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        assert Follower(address, ingestor, Event()).catch_up() == 49
+        assert Follower(address, ingestor, Event()).catch_up() == 49  # there is nothing new
+    assert len(list((tmp_path / "data-seed/images").iterdir())) == 50
+
+    stop, moved = Event(), Event()
+
+    def tell(moment: Moment) -> None:
+        if moment.offset == 51:
+            moved.set()
+
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        follower = Follower(address, ingestor, stop, tell)
+        thread = threading.Thread(target=follower.follow)
+        thread.start()
+        publish(broker, [bulk(["frame-1", "frame-2"], VALIDATED, 60)], stream)
+        publish(broker, [bulk(["frame-3"], DELETED, 61)], stream)
+        assert moved.wait(30)
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert sorted(p.name for p in (tmp_path / "data/images").iterdir()) == ["frame-1.png", "frame-2.png"]
+    assert [p.name for p in (tmp_path / "data_deleted/images").iterdir()] == ["frame-3.png"]
+
+
+def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
+    stop, told = Event(), []
+
+    def tell(moment: Moment) -> None:
+        told.append((moment.connected, moment.offset))
+
+    publish(broker, [single("before", CREATED, 1, image=draw(1))])
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        thread = threading.Thread(target=Follower(address_of(broker), ingestor, stop, tell).follow)
+        thread.start()
+        try:
+            wait_for(lambda: (True, 0) in told)
+            time.sleep(6)  # the broker writes down every five seconds which streams it has
+            broker.kill()
+            wait_for(lambda: (False, 0) in told)
+            broker.start()
+            publish(broker, [single("after", CREATED, 2, image=draw(2))])
+            # The offset that was stored has an offset of its own in the stream.
+            wait_for(lambda: (told[-1][1] or 0) >= 1, seconds=90)
+        finally:
+            stop.set()
+            thread.join(60)
+            broker.stop()
+    assert {path.stem for path in (tmp_path / "data-seed/images").iterdir()} == {"before", "after"}
+
+
+def wait_for(condition: object, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_an_empty_stream_has_no_end_and_is_caught_up_with(broker: RabbitMq, tmp_path: Path) -> None:
+    publish(broker, [], "empty")
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        assert Follower(address_of(broker, "empty"), ingestor, Event()).catch_up() is None
+
+
+def test_a_wrong_password_says_which_user_and_never_the_password(broker: RabbitMq) -> None:
+    address = replace(address_of(broker), password="not-this-one")
+    with pytest.raises(ConfigurationError, match="refuses user 'annotations'") as raised:
+        catch_up(address)
+    assert "RABBITMQ_PASSWORD" in raised.value.hint
+    assert "not-this-one" not in f"{raised.value} {raised.value.hint} {address!r}"
+
+
+def test_a_stream_that_is_not_there_is_named(broker: RabbitMq) -> None:
+    with pytest.raises(ConfigurationError, match="there is no stream 'nowhere'"):
+        catch_up(address_of(broker, "nowhere"))
+
+
+def test_tls_is_verified_and_each_mismatch_says_what_to_do(broker: RabbitMq) -> None:
+    publish(broker, [single("a", CREATED, 1, image=draw(1))], STREAM)
+    trusted = broker.folder.parent / "pki" / "ca.crt"
+    if not trusted.exists():
+        trusted = broker.folder / "pki" / "ca.crt"
+    secure = replace(address_of(broker), port=broker.tls_port, tls=True, authority=trusted)
+    assert catch_up(secure) is not None
+    with pytest.raises(ConfigurationError, match="is not trusted"):
+        catch_up(replace(secure, authority=None))
+    with pytest.raises(ConfigurationError, match="does not speak TLS"):
+        catch_up(replace(secure, port=broker.port))
+    with pytest.raises(NetworkError, match="does not answer as a RabbitMQ stream") as raised:
+        catch_up(replace(address_of(broker), port=broker.tls_port))
+    assert "whether it wants TLS" in raised.value.hint
+
+
+def test_a_port_where_nobody_listens_is_a_network_error(broker: RabbitMq) -> None:
+    with pytest.raises(NetworkError, match="can't be reached"):
+        catch_up(replace(address_of(broker), port=1))
+
+
+def catch_up(address: object) -> int | None:
+    import asyncio
+
+    return asyncio.run(find_end(address))  # type: ignore[arg-type]
