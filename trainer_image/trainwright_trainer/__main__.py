@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from trainwright.cli.output import print_error
 from trainwright.contract import Adjustments, Outcome, Progress, RunPlan, RunReport, Stage, StageGroup
 from trainwright.errors import ConfigurationError, StepError
+from trainwright_trainer import annotation_commands
 from trainwright_trainer.devices import count_gpus
 from trainwright_trainer.failures import describe_failure
 from trainwright_trainer.logs import set_up_logging
@@ -32,6 +33,7 @@ from trainwright_trainer.stopping import LastReport, StopRequest
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 config = typer.Typer(no_args_is_help=True, help="The settings of a server without a cluster.")
 app.add_typer(config, name="config")
+app.add_typer(annotation_commands.commands, name="annotations")
 ENV_FILE = Path(".env")
 _LOG = logging.getLogger("trainwright_trainer")
 _FAREWELL_SECONDS = 4.0  # for the last report of an execution that could not be asked to end

@@ -106,33 +106,43 @@ class ApiServer:
             # An empty map where an earlier attempt had entries would become null, which the schema refuses.
             "status": {"trainer": {key: value for key, value in told.items() if value != {}}},
         }
+        return self._apply(_status_of(run), body)
+
+    def apply_config_map(self, namespace: str, name: str, data: dict[str, str]) -> requests.Response:
+        """Apply a ConfigMap of ours, never by force; raise `OSError` when there is no answer."""
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+        return self._apply(f"api/v1/namespaces/{namespace}/configmaps/{name}", body)
+
+    def read_status(self, run: RunIdentity) -> requests.Response:
+        """Read the run with its status; raise `OSError` when there is no answer."""
+        return self._call("GET", _status_of(run), headers={"Accept": "application/json"})
+
+    def _apply(self, path: str, body: dict[str, Any]) -> requests.Response:
         return self._call(
             "PATCH",
-            run,
+            path,
             params={"fieldManager": FIELD_MANAGER},
             data=json.dumps(body),
             headers={"Content-Type": "application/apply-patch+yaml"},
         )
 
-    def read_status(self, run: RunIdentity) -> requests.Response:
-        """Read the run with its status; raise `OSError` when there is no answer."""
-        return self._call("GET", run, headers={"Accept": "application/json"})
-
-    def _call(
-        self, verb: str, run: RunIdentity, *, headers: dict[str, str], **request: Any
-    ) -> requests.Response:
+    def _call(self, verb: str, path: str, *, headers: dict[str, str], **request: Any) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False  # a proxy of the environment does not lead to the API server
             token = (self._account / "token").read_text().strip()
             return session.request(
                 verb,
-                f"{self._url}/apis/{API_VERSION}/namespaces/{run.namespace}/trainingruns/{run.name}/status",
+                f"{self._url}/{path}",
                 headers={"Authorization": f"Bearer {token}", **headers},
                 verify=str(self._account / "ca.crt"),
                 timeout=_TIMEOUT,
                 allow_redirects=False,
                 **request,
             )
+
+
+def _status_of(run: RunIdentity) -> str:
+    return f"apis/{API_VERSION}/namespaces/{run.namespace}/trainingruns/{run.name}/status"
 
 
 def read_reported(server: ApiServer, run: RunIdentity, stop: Event, pace: Pace | None = None) -> Reported:

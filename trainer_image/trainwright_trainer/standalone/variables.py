@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
@@ -83,6 +83,13 @@ class Folders(Contract):
         return tree
 
 
+class StreamSettings(Contract):
+    """What the variables say of the stream, and of the trees that it is read into."""
+
+    annotation_stream: Stream
+    folders: Folders
+
+
 class ServerSettings(Contract):
     """What the variables say, by topic."""
 
@@ -91,6 +98,9 @@ class ServerSettings(Contract):
     folders: Folders
     training: TrainingSettings
     onnx: OnnxSettings
+
+
+_Settings = TypeVar("_Settings", bound=Contract)
 
 
 @dataclass(frozen=True)
@@ -138,14 +148,28 @@ def read_settings(env_file: Path, environment: Mapping[str, str]) -> ServerSetti
 
     Raise one `ConfigurationError` that names every variable that is missing or wrong.
     """
-    values = {**_read_file(env_file), **environment}
-    values = {name: text.strip() for name, text in values.items()}
+    values = _read_values(env_file, environment)
     # A server without a stream says nothing of one; half of what it takes is a mistake.
     has_stream = any(values.get(variable.name) for variable in VARIABLES if variable.topic == STREAM)
     used = [variable for variable in VARIABLES if has_stream or variable.topic != STREAM]
+    return _read(ServerSettings, used, values)
+
+
+def read_stream_settings(env_file: Path, environment: Mapping[str, str]) -> StreamSettings:
+    """Return what they say of the stream and the trees; the same errors, and of nothing else."""
+    used = [variable for variable in VARIABLES if variable.topic in {STREAM, "folders"}]
+    return _read(StreamSettings, used, _read_values(env_file, environment))
+
+
+def _read_values(env_file: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    values = {**_read_file(env_file), **environment}
+    return {name: text.strip() for name, text in values.items()}
+
+
+def _read(kind: type[_Settings], used: list[Variable], values: Mapping[str, str]) -> _Settings:
     problems = [_describe_absence(variable, values) for variable in used if _is_absent(variable, values)]
     present = [variable for variable in used if not _is_absent(variable, values)]
-    settings, wrong = _validate(present, values)
+    settings, wrong = _validate(kind, present, values)
     if settings is None or problems:
         listed = "; ".join([*problems, *wrong])
         raise ConfigurationError(f"the server's settings are incomplete: {listed}", hint=_HINT)
@@ -201,14 +225,16 @@ def _describe_absence(variable: Variable, values: Mapping[str, str]) -> str:
     return f"{variable.name} is missing" + (" (it has a placeholder)" if values.get(variable.name) else "")
 
 
-def _validate(present: list[Variable], values: Mapping[str, str]) -> tuple[ServerSettings | None, list[str]]:
+def _validate(
+    kind: type[_Settings], present: list[Variable], values: Mapping[str, str]
+) -> tuple[_Settings | None, list[str]]:
     """Return the settings, or a sentence for each value that can't be one; of what is absent others tell."""
     body: dict[str, dict[str, Any]] = {}
     for variable in present:
         value = values.get(variable.name) or variable.default
         body.setdefault(variable.topic, {})[variable.field] = value
     try:
-        return ServerSettings.model_validate(body), []
+        return kind.model_validate(body), []
     except ValidationError as error:
         found = error.errors(include_url=False)
     return None, [sentence for item in found if (sentence := _describe_mistake(item, present))]

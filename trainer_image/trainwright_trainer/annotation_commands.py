@@ -1,0 +1,166 @@
+"""`trainwright-trainer annotations`: the platform's stream into the data trees."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainwright.cli.output import print_error
+from trainwright.contract import Directories
+from trainwright.errors import ConfigurationError, StepError
+from trainwright_trainer.ingestion.address import StreamAddress
+from trainwright_trainer.ingestion.following import Follower, Moment
+from trainwright_trainer.ingestion.ingestor import Ingestor, Results
+from trainwright_trainer.ingestion.revision import RevisionPublisher
+from trainwright_trainer.ingestion.telemetry import Telemetry, TelemetryServer
+from trainwright_trainer.logs import set_up_logging
+from trainwright_trainer.reporting import ApiServer
+from trainwright_trainer.standalone.variables import read_stream_settings
+from trainwright_trainer.stopping import StopRequest
+
+commands = typer.Typer(
+    no_args_is_help=True, help="The platform's annotation stream, and the data trees that it is read into."
+)
+_LOG = logging.getLogger(__name__)
+_GRACE_SECONDS = 30.0
+_CREDENTIALS = ("RABBITMQ_USER", "RABBITMQ_PASSWORD")
+
+EnvFile = Annotated[Path, typer.Option(help="The file of variables; the environment wins.")]
+Credentials = Annotated[
+    Path | None,
+    typer.Option(help="A folder with RABBITMQ_USER and RABBITMQ_PASSWORD, as a Secret mounts them."),
+]
+Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS, and verify the broker's certificate.")]
+Authority = Annotated[Path | None, typer.Option(help="With --tls: who signed it; else the system's.")]
+Sync = Annotated[
+    bool,
+    typer.Option("--sync/--no-sync", help="Whether each file survives a loss of power before it counts."),
+]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    address: StreamAddress
+    ingestor: Ingestor
+
+
+@commands.command()
+def follow(  # noqa: PLR0913, PLR0917 - one parameter per option
+    env_file: EnvFile = Path(".env"),
+    credentials: Credentials = None,
+    tls: Tls = False,
+    authority: Authority = None,
+    sync: Sync = True,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz; empty for none.")
+    ] = "",
+    service_account: Annotated[
+        Path | None, typer.Option(help="In a cluster: token and ca.crt, to publish the trees' revision with.")
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="With --service-account: where the claim is.")] = "",
+    claim: Annotated[str, typer.Option(help="With --service-account: the claim that holds the trees.")] = "",
+) -> None:
+    """Apply every message as it comes, until SIGTERM."""
+    if service_account is not None and not (namespace and claim):
+        raise typer.BadParameter("--service-account needs --namespace and --claim")
+    with _open(env_file, credentials, tls, authority, sync) as opened, ExitStack() as stack:
+        telemetry = Telemetry(opened.ingestor)
+        tells: list[Callable[[Moment], None]] = [telemetry.tell]
+        if listen:
+            host, _, port = listen.rpartition(":")
+            stack.enter_context(TelemetryServer(telemetry, host.strip("[]"), int(port)))
+        publisher = None
+        if service_account is not None:
+            server = ApiServer.from_environment(service_account)
+            publisher = RevisionPublisher(server, namespace, claim, opened.ingestor)
+            tells.append(publisher.tell)
+        request = stack.enter_context(StopRequest(_GRACE_SECONDS, lambda: None))
+
+        def tell(moment: Moment) -> None:
+            for each in tells:
+                each(moment)
+
+        Follower(opened.address, opened.ingestor, request.stop, tell).follow()
+        if publisher is not None:
+            publisher.publish()
+        _LOG.info("stopped at offset %s", opened.ingestor.offset)
+
+
+@commands.command()
+def catch_up(
+    env_file: EnvFile = Path(".env"),
+    credentials: Credentials = None,
+    tls: Tls = False,
+    authority: Authority = None,
+    sync: Sync = True,
+) -> None:
+    """Apply what the stream holds now, and end."""
+    with _open(env_file, credentials, tls, authority, sync) as opened:
+        total = Results()
+
+        def count(moment: Moment) -> None:
+            total.messages.update(moment.results.messages)
+            total.changed += moment.results.changed
+
+        with StopRequest(_GRACE_SECONDS, lambda: None) as request:
+            offset = Follower(opened.address, opened.ingestor, request.stop, count).catch_up()
+        what = ", ".join(f"{number} {result}" for result, number in sorted(total.messages.items()))
+        typer.echo(f"at offset {offset}: {what or 'nothing new'}; {total.changed} annotations changed")
+
+
+@commands.command()
+def replay_dead_letters(env_file: EnvFile = Path(".env"), credentials: Credentials = None) -> None:
+    """Try the messages again that could not be applied; those that can be leave the folder."""
+    with _open(env_file, credentials, tls=False, authority=None, sync=True) as opened:
+        results = opened.ingestor.replay_dead_letters()
+        for letter in opened.ingestor.dead_letters:
+            typer.echo(f"{letter.offset} {letter.rule}: {letter.reason}")
+        left = results.messages["poison"]
+        typer.echo(
+            f"{results.messages['applied']} applied, {left} left in {opened.ingestor.dead_letters.folder}"
+        )
+
+
+@contextmanager
+def _open(
+    env_file: Path, credentials: Path | None, tls: bool, authority: Path | None, sync: bool
+) -> Iterator[_Opened]:
+    """Open what the settings name; an error ends the program with its sentence, hint and exit code."""
+    set_up_logging(sys.stderr)
+    try:
+        settings = read_stream_settings(env_file, {**os.environ, **_read_credentials(credentials)})
+        stream, folders = settings.annotation_stream, settings.folders
+        address = StreamAddress(
+            stream.host,
+            stream.port,
+            stream.queue,
+            stream.user,
+            stream.password.get_secret_value(),
+            tls,
+            authority,
+        )
+        directories = Directories(data=folders.data, seed=folders.seed, deleted=folders.deleted)
+        with Ingestor(folders.root, directories, sync=sync) as ingestor:
+            yield _Opened(address, ingestor)
+    except StepError as error:
+        print_error(error)
+        raise typer.Exit(int(error.exit_code)) from error
+
+
+def _read_credentials(folder: Path | None) -> dict[str, str]:
+    if folder is None:
+        return {}
+    missing = [name for name in _CREDENTIALS if not (folder / name).is_file()]
+    if missing:
+        raise ConfigurationError(
+            f"the credentials in {folder} lack {' and '.join(missing)}", hint="Add the keys to the Secret."
+        )
+    return {name: (folder / name).read_text(encoding="utf-8") for name in _CREDENTIALS}
