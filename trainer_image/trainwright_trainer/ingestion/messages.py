@@ -46,6 +46,7 @@ _NUMBERS = {  # what a detection's numbers are called, by those who wrote them
     "width": ("w", "width"),
     "height": ("h", "height"),
 }
+_BOX = tuple(_NUMBERS)[1:]
 _EPSILON = 1e-6  # boxes come from 32-bit numbers
 
 
@@ -234,20 +235,29 @@ def _read_labels(detections: Any) -> str:
 def _label_line(detection: Any) -> str:
     if not isinstance(detection, dict):
         raise ValueError("it is no object")  # noqa: TRY004 - like all else that may be wrong with it
-    given = {str(key).lower(): value for key, value in detection.items()}
-    values = {}
-    for wanted, spellings in _NUMBERS.items():
-        value = next((given[spelling] for spelling in spellings if spelling in given), None)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"its {wanted} is {str(value)[:20]!r}, no number")
-        values[wanted] = value
-    class_id = values.pop("class")
+    class_id, *box = _numbers_of(detection)
     if class_id != int(class_id) or not 0 <= class_id < 1000:
         raise ValueError(f"its class is {class_id}, no number from 0 to 999")
-    outside = [name for name, value in values.items() if not -_EPSILON <= value <= 1 + _EPSILON]
-    if outside:
+    if min(box) < -_EPSILON or max(box) > 1 + _EPSILON:
+        outside = [
+            name for name, value in zip(_BOX, box, strict=True) if not -_EPSILON <= value <= 1 + _EPSILON
+        ]
         raise ValueError(f"its {', '.join(outside)} is outside 0..1")
-    if values["width"] <= 0 or values["height"] <= 0:
+    if box[2] <= 0 or box[3] <= 0:
         raise ValueError("its box has no area")
-    numbers = " ".join(f"{min(max(value, 0.0), 1.0):.6f}" for value in values.values())
-    return f"{int(class_id)} {numbers}\n"
+    x, y, width, height = box
+    return f"{int(class_id)} {abs(x):.6f} {abs(y):.6f} {width:.6f} {height:.6f}\n"
+
+
+def _numbers_of(detection: dict[str, Any]) -> list[float]:
+    """Return class, x, y, width and height, whatever they are called."""
+    lower = detection
+    if not all(spellings[0] in detection for spellings in _NUMBERS.values()):
+        lower = {str(key).lower(): value for key, value in detection.items()}
+    values = []
+    for wanted, spellings in _NUMBERS.items():
+        value = next((lower[spelling] for spelling in spellings if spelling in lower), None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"its {wanted} is {str(value)[:20]!r}, no number")
+        values.append(min(value, 1.0) if wanted != "class" and value <= 1 + _EPSILON else value)
+    return values
