@@ -56,7 +56,7 @@ def try_seed(seed: int, settings: dict[str, Any]) -> dict[str, Any]:
         "mAP50": report.metrics["mAP50"],
         "mAP50to95": report.metrics["mAP50to95"],
         "testImages": report.dataset.images.test if report.dataset else 0,
-        "parityPercent": result.verified.match_percent,
+        "parityPercent": result.verified.parities[0].match_percent,
         "stageSeconds": report.finished_stages,
         "wallSeconds": round(wall, 1),
         "cpuSeconds": round(cpu, 1),

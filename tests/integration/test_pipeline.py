@@ -18,11 +18,12 @@ from annotation_trees import Silent, digest_tree, write_tree
 from onnx import numpy_helper
 from training_program import IMAGE_SIZE, Program, tiny_plan
 
-from trainwright.artifacts import Dataset, OnnxModel, Weights
-from trainwright.contract import ExitCode, RunReport, Stage
+from trainwright.artifacts import Dataset, Evaluation, OnnxModel, Parent, VerifiedModel, Weights
+from trainwright.contract import ClassMap, EvaluationDetails, ExitCode, RunReport, Stage
 from trainwright.errors import StepError
 from trainwright_trainer import Places, execute
 from trainwright_trainer.observers import Moment
+from trainwright_trainer.steps.evaluation import evaluate_weights
 from trainwright_trainer.steps.verification import verify_model
 
 EPOCHS = 8  # enough for a signal to arrive before the last one
@@ -51,7 +52,8 @@ def interrupt_after_an_epoch(process: subprocess.Popen[str], number: signal.Sign
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    program = Program(tmp_path_factory.mktemp("interrupted"), tiny_plan(epochs=EPOCHS))
+    plan = tiny_plan(epochs=EPOCHS, export={"formats": ["openvino"]})
+    program = Program(tmp_path_factory.mktemp("interrupted"), plan)
     killed = interrupt_after_an_epoch(program.start(1), signal.SIGKILL)
     stopped = interrupt_after_an_epoch(program.start(2), signal.SIGTERM)
     finished, output = program.run(3, "--batch-size", "4", "--workers", "1")
@@ -139,6 +141,7 @@ def test_a_finished_plan_is_recalled_and_nothing_is_done_again(trained: Program)
 def test_without_its_journal_a_finished_training_is_still_not_done_again(trained: Program) -> None:
     """A crash between the last checkpoint and the journal; the same weights give the same ONNX bytes."""
     before: OnnxModel = trained.recall(Stage.EXPORT, OnnxModel)
+    assert [made.format for made in before.further] == ["openvino"]
     (trained.workspace / "journal.json").unlink()
     shutil.rmtree(trained.workspace / "export")
     code, output = trained.run(4)
@@ -160,6 +163,9 @@ def test_the_exported_model_takes_one_to_eight_images_and_names_its_classes(trai
     metadata = session.get_modelmeta().custom_metadata_map
     assert "circle" in metadata["names"]
     assert json.loads(metadata["imgsz"]) == [IMAGE_SIZE, IMAGE_SIZE]
+    dataset: Dataset = trained.recall(Stage.DATASET, Dataset)
+    assert metadata["dataset"] == dataset.report.digest
+    assert ClassMap.from_json(metadata["classes"]) == dataset.class_map
     assert not {"date", "args", "description"} & metadata.keys()
     assert str(trained.folder).encode() not in (trained.workspace / "export" / "model.onnx").read_bytes()
 
@@ -179,6 +185,55 @@ def test_an_export_that_detects_something_else_is_refused(trained: Program) -> N
         verify_model(exported, weights, dataset, trained.plan, Places(trained.workspace), Silent())
 
 
+def test_every_format_is_shown_to_detect_what_the_weights_detect(interrupted: Interrupted) -> None:
+    verified: VerifiedModel = interrupted.program.recall(Stage.VERIFICATION, VerifiedModel)
+    assert [parity.engine for parity in verified.parities] == ["onnxruntime", "openvino"]
+    assert all(parity.match_percent == 100 and parity.compared > 0 for parity in verified.parities)
+    assert verified.batch_sizes == (1, 3, 8)
+    folder = interrupted.program.workspace / "export" / "openvino"
+    assert {path.name for path in folder.iterdir()} == {"model.xml", "model.bin"}
+
+
+def test_the_details_of_the_evaluation_are_a_file_in_the_workspace(interrupted: Interrupted) -> None:
+    evaluation: Evaluation = interrupted.program.recall(Stage.EVALUATION, Evaluation)
+    path = interrupted.program.workspace / evaluation.details
+    details = EvaluationDetails.model_validate_json(path.read_bytes())
+    assert path.stat().st_size < 100_000
+    assert details.metrics.items() <= interrupted.program.report(3).metrics.items()
+    assert details.images == 10
+    assert [entry.name for entry in details.classes] == ["circle", "square", "triangle"]
+    assert details.boxes == sum(entry.boxes for entry in details.classes)
+    assert sum(pair.count for pair in details.confusion if pair.label is not None) == details.boxes
+    assert {entry.image for entry in details.worst} <= {
+        path.name for path in (interrupted.program.workspace / "dataset" / "images" / "test").iterdir()
+    }
+    assert 0 < details.latency.median <= details.latency.p95
+    assert details.comparison is None
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and Ultralytics warn of their own matters
+def test_a_model_is_compared_with_its_parent_on_the_same_images(trained: Program) -> None:
+    """Beside itself a model drops by nothing; the classes that only one of both knows do not count."""
+    weights, dataset = trained.recall(Stage.TRAINING, Weights), trained.recall(Stage.DATASET, Dataset)
+    parent = Parent(
+        model="shapes",
+        version="v0",
+        digest=weights.digest,
+        weights=weights.path,
+        class_map=ClassMap.of_names(("circle", "square")),
+        metrics={},
+    )
+    places = Places(trained.workspace)
+    evaluation = evaluate_weights(weights, dataset, trained.plan, places, Silent(), parent)
+    details = EvaluationDetails.model_validate_json((trained.workspace / evaluation.details).read_bytes())
+    assert details.comparison is not None
+    assert [entry.name for entry in details.comparison.classes] == ["circle", "square"]
+    assert details.comparison.ours == details.comparison.parents
+    assert (details.comparison.low, details.comparison.drop, details.comparison.high) == (0, 0, 0)
+    assert evaluation.metrics["dropFromParent"] == 0
+    assert evaluation.gate_passed
+
+
 def test_the_example_trains_on_a_folder_without_a_cluster(tmp_path: Path) -> None:
     annotations = write_tree(tmp_path / "annotations", 20)
     before = digest_tree(annotations)
@@ -196,7 +251,8 @@ def test_the_example_trains_on_a_folder_without_a_cluster(tmp_path: Path) -> Non
 
 
 def test_an_end_to_end_head_is_kept(tmp_path: Path) -> None:
-    program = Program(tmp_path, tiny_plan("yolo26n.yaml", image_size=128))
+    export = {"onnx": {"imageSize": 160, "dynamicImageSize": True}, "formats": ["openvino"]}
+    program = Program(tmp_path, tiny_plan("yolo26n.yaml", image_size=128, export=export))
     code, output = program.run()
     assert code == ExitCode.SUCCESS, output
     assert program.recall(Stage.EXPORT, OnnxModel).end_to_end
@@ -204,3 +260,6 @@ def test_an_end_to_end_head_is_kept(tmp_path: Path) -> None:
     assert not [node for node in model.graph.node if node.op_type == "NonMaxSuppression"]
     shape = model.graph.output[0].type.tensor_type.shape
     assert [dim.dim_value for dim in shape.dim][1:] == [300, 6]
+    verified: VerifiedModel = program.recall(Stage.VERIFICATION, VerifiedModel)
+    assert verified.image_sizes == ((160, 160), (224, 160), (224, 224))
+    assert all(parity.match_percent >= 99 for parity in verified.parities)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trainwright.artifacts import OnnxModel
+from trainwright.contract import OnnxSettings
 from trainwright.errors import StepError
-from trainwright_trainer.steps.verification import _compare, _judge, _Tolerance
+from trainwright_trainer.steps.verification import _compare, _judge, _plan_trials, _Tolerance
 
 TOLERANCE = _Tolerance(overlap=0.9, confidence=0.02)
-ONNX = OnnxModel(path="x", digest="sha256:" + "0" * 64, size=1, opset=18, end_to_end=False)
 Rows = NDArray[np.float32]
 
 
@@ -90,14 +91,37 @@ def test_what_either_model_may_have_dropped_at_its_threshold_is_not_compared() -
 
 
 def test_nothing_to_compare_is_said_and_not_taken_for_a_difference(caplog: pytest.LogCaptureFixture) -> None:
-    verified = _judge(ONNX, [_compare(rows(), rows(), TOLERANCE)], 99)
-    assert verified.compared == 0
+    parity = _judge("onnxruntime", [_compare(rows(), rows(), TOLERANCE)], 99)
+    assert parity.compared == 0
     assert "nothing to compare" in caplog.text
 
 
 def test_too_few_matches_are_an_error_with_the_figures() -> None:
     half = _compare(rows(SURE, OTHER), rows(SURE), TOLERANCE)
-    with pytest.raises(StepError, match=r"matches 66\.7 % of 3 detections .* on 1 test images; .* is 99"):
-        _judge(ONNX, [half], 99)
-    verified = _judge(ONNX, [half], 60)
-    assert (verified.compared, verified.match_percent) == (3, 66.67)
+    with pytest.raises(StepError, match=r"run by openvino, matches 66\.7 % of 3 detections .* on 1 test"):
+        _judge("openvino", [half], 99)
+    parity = _judge("openvino", [half], 60)
+    assert (parity.engine, parity.compared, parity.match_percent) == ("openvino", 3, 66.67)
+
+
+def tried(images: int, image_size: int = 64, **settings: object) -> list[tuple[int, tuple[int, int]]]:
+    paths = [Path(f"{index}.png") for index in range(images)]
+    trials = _plan_trials(paths, OnnxSettings.model_validate(settings), image_size)
+    assert {path for trial in trials for path in trial.paths} == set(paths)
+    return [(len(trial.paths), trial.size) for trial in trials]
+
+
+def test_every_image_is_given_in_batches_of_one_three_and_the_most() -> None:
+    square = (64, 64)
+    assert tried(16) == [(1, square), (3, square), (8, square), (1, square), (3, square)]
+    assert tried(2) == [(1, square), (3, square), (8, square)]
+    assert tried(4, max_batch=2) == [(1, square), (2, square), (1, square)]
+
+
+def test_a_model_with_a_fixed_batch_is_always_given_that() -> None:
+    assert tried(10, dynamic_batch=False) == [(8, (64, 64)), (8, (64, 64))]
+
+
+def test_a_model_with_dynamic_sizes_is_given_other_sizes_and_oblong_images_too() -> None:
+    assert tried(12, image_size=640, dynamic_image_size=True)[-2:] == [(8, (320, 320)), (8, (320, 640))]
+    assert tried(12, image_size=32, dynamic_image_size=True)[-2:] == [(8, (96, 96)), (8, (96, 32))]

@@ -8,7 +8,7 @@ Paths are relative to the workspace, so that a journal still holds when the work
 
 from __future__ import annotations
 
-from trainwright.contract import ClassMap, Contract, DatasetReport, Digest, PartReport
+from trainwright.contract import ClassMap, Contract, DatasetReport, Digest, FurtherFormat, PartReport
 
 
 class Parent(Contract):
@@ -69,36 +69,63 @@ class Weights(Contract):
 
 
 class Evaluation(Contract):
-    """Metrics of the weights on the test split."""
+    """Metrics of the weights on the test split; `details` is the path of an `EvaluationDetails` as JSON."""
 
     metrics: dict[str, float]
     per_class: dict[str, float]
     images: int
+    details: str
     gate_passed: bool
     gate_reason: str
 
 
+class FurtherModel(Contract):
+    """The model in a format beside ONNX: the names and digests of the files in `folder`."""
+
+    format: FurtherFormat
+    folder: str
+    files: dict[str, Digest]
+
+
 class OnnxModel(Contract):
-    """An exported model whose bytes depend on the weights and the export settings only."""
+    """An exported model whose bytes depend on weights, dataset and export settings only.
+
+    `further` are the formats that were made of it.
+    """
 
     path: str
     digest: Digest
     size: int
     opset: int
     end_to_end: bool
+    further: tuple[FurtherModel, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of all its files."""
+        return (self.path, *(f"{made.folder}/{name}" for made in self.further for name in made.files))
+
+
+class Parity(Contract):
+    """What shows that one engine detects what the weights detect: nothing does if `compared` is 0."""
+
+    engine: str
+    compared: int
+    match_percent: float
+    max_difference: float
 
 
 class VerifiedModel(Contract):
-    """An exported model that was shown to detect what its weights detect.
+    """An exported model that was shown to detect what its weights detect, in each of its formats.
 
-    `compared` is the number of detections that show it: none if the weights detect nothing at all.
+    The images were given in batches of `batch_sizes`, scaled to `image_sizes`: height and width.
     """
 
     onnx: OnnxModel
     parity_images: int
-    compared: int
-    match_percent: float
-    max_difference: float
+    batch_sizes: tuple[int, ...]
+    image_sizes: tuple[tuple[int, int], ...]
+    parities: tuple[Parity, ...]
 
 
 class SealedModel(Contract):

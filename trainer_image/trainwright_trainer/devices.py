@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from contextlib import suppress
+from pathlib import Path
+
 from trainwright.contract import RunPlan
 from trainwright.errors import GpuFaultError
 
@@ -31,3 +35,16 @@ def count_gpus() -> int:
     import torch  # noqa: PLC0415 - takes seconds
 
     return min(1, torch.cuda.device_count())
+
+
+def name_device(device: str) -> str:
+    """Return what computes there: the processor's or the GPU's name."""
+    if device != "cpu":
+        import torch  # noqa: PLC0415 - takes seconds, and is needed with a GPU only
+
+        return str(torch.cuda.get_device_name(int(device)))
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine() or "CPU"

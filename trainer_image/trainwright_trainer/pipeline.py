@@ -164,7 +164,7 @@ class _Execution:
         evaluation = self._evaluate(weights, dataset)
         if self._group is StageGroup.TRAINING:
             return RunResult(self._end(Outcome.GROUP_DONE), dataset, weights, evaluation)
-        onnx = self._export(weights)
+        onnx = self._export(weights, dataset)
         verified = self._verify(onnx, weights, dataset)
         sealed, published = self._deliver(onnx, evaluation)
         if self._uploads is not None:  # whoever does not hear of our success must not train again
@@ -211,18 +211,19 @@ class _Execution:
                 Evaluation,
                 inputs=(weights.digest, dataset.report.digest),
                 make=lambda: evaluate_weights(weights, dataset, self._plan, self._places, self._progress),
+                files=lambda made: (made.details,),
                 found=self._describe_evaluation,
             )
         )
 
-    def _export(self, weights: Weights) -> OnnxModel:
+    def _export(self, weights: Weights, dataset: Dataset) -> OnnxModel:
         return self._do(
             _Step(
                 Stage.EXPORT,
                 OnnxModel,
-                inputs=(weights.digest,),
-                make=lambda: export_model(weights, self._plan, self._places, self._progress),
-                files=lambda made: (made.path,),
+                inputs=(weights.digest, dataset.report.digest),
+                make=lambda: export_model(weights, dataset, self._plan, self._places, self._progress),
+                files=lambda made: made.files,
                 found=self._describe_model,
             )
         )

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from io import StringIO
@@ -23,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainwright.contract import CURVE_POINTS
 from trainwright.errors import ConfigurationError
+from trainwright_trainer.measuring.results import ClassFigures, ImageResult, Validation
 
 Detections = NDArray[np.float32]
 """Rows of x1, y1, x2, y2, confidence, class, in pixels of the model's input."""
@@ -32,6 +35,7 @@ Detector = Callable[[NDArray[np.float32]], list[Detections]]
 """Takes a batch of RGB images (batch, 3, height, width) in 0..1."""
 
 CONFIDENCE = 0.001  # as in a validation: readers of the export set their own, higher threshold
+_SURE = 0.25  # Ultralytics' own threshold for predictions
 SUPPRESSED_OVERLAP = 0.7  # Ultralytics' own default for non-maximum suppression
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
@@ -46,11 +50,22 @@ _METRICS = {
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Metrics of one split; `per_class` is the mAP50-95 of each class that occurs in it."""
+class Split:
+    """A split of a dataset by its `data.yaml`, and a folder that Ultralytics may use as it likes."""
 
-    metrics: dict[str, float]
-    per_class: dict[str, float]
+    data: Path
+    name: str
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a model is run."""
+
+    image_size: int
+    batch_size: int
+    device: str
+    end_to_end: bool
 
 
 def prepare(folder: Path) -> None:
@@ -114,76 +129,136 @@ def strip(checkpoint: Path, target: Path) -> None:
         raise ValueError(f"{checkpoint.name} is not a checkpoint")
 
 
-def validate(  # noqa: PLR0913 - what a validation depends on
-    weights: Path,
-    data: Path,
-    *,
-    split: str,
-    image_size: int,
-    batch_size: int,
-    device: str,
-    folder: Path,
-    end_to_end: bool,
-    on_batch: Callable[[float], None],
-) -> Validation:
-    """Return the metrics of weights on one split of a dataset."""
-    from ultralytics import YOLO
+class Model:
+    """Weights, loaded once: to be measured, timed, exported and compared with."""
 
-    model = YOLO(weights)
-    model.add_callback(
-        "on_val_batch_end", lambda running: on_batch((running.batch_i + 1) / len(running.dataloader))
-    )
-    result = model.val(
-        data=str(data),
-        split=split,
-        imgsz=image_size,
-        batch=batch_size,
-        device=device,
-        workers=0,
-        plots=False,
-        save_dir=str(folder),
-        nms=False if end_to_end else None,
-    )
-    per_class = {
-        result.names[int(class_id)]: float(value)
-        for class_id, value in zip(result.box.ap_class_index, result.box.ap, strict=True)
-        if math.isfinite(value)
-    }
-    return Validation(metrics=pick_metrics(result.results_dict), per_class=per_class)
+    def __init__(self, weights: Path) -> None:
+        from ultralytics import YOLO
 
+        self._yolo = YOLO(weights)
 
-def is_end_to_end(weights: Path) -> bool:
-    """Return whether the model has a head that needs no non-maximum suppression."""
-    from ultralytics import YOLO
+    @property
+    def end_to_end(self) -> bool:
+        """Whether it has a head that needs no non-maximum suppression."""
+        return getattr(self._yolo.model.model[-1], "one2one_cv2", None) is not None
 
-    return getattr(YOLO(weights).model.model[-1], "one2one_cv2", None) is not None
-
-
-def export_onnx(weights: Path, arguments: Mapping[str, Any]) -> Path:
-    """Export to ONNX on the CPU; the file appears beside the weights."""
-    from ultralytics import YOLO
-
-    with redirect_stdout(StringIO()):  # the exporter's dependencies print
-        return Path(
-            YOLO(weights).export(
-                format="onnx", device="cpu", conf=CONFIDENCE, iou=SUPPRESSED_OVERLAP, **arguments
-            )
+    @property
+    def parameter_bytes(self) -> int:
+        """How much room its parameters take."""
+        return sum(
+            values.numel() * values.element_size() for values in self._yolo.model.state_dict().values()
         )
 
+    def validate(self, split: Split, settings: Inference, on_batch: Callable[[float], None]) -> Validation:
+        """Return the metrics on one split of a dataset, and what was found on each of its images."""
+        images: list[ImageResult] = []
+        validator = _recorder(images)
+        self._yolo.add_callback(
+            "on_val_batch_end", lambda running: on_batch((running.batch_i + 1) / len(running.dataloader))
+        )
+        result = self._yolo.val(
+            validator,
+            data=str(split.data),
+            split=split.name,
+            imgsz=settings.image_size,
+            batch=settings.batch_size,
+            device=settings.device,
+            workers=0,
+            plots=False,
+            save_dir=str(split.scratch),
+            nms=False if settings.end_to_end else None,
+        )
+        threshold, f1 = _best_f1(result.box)
+        metrics = pick_metrics(result.results_dict)
+        return Validation(metrics, _classes_of(result), threshold, f1, images)
 
-def load_detector(weights: Path, *, end_to_end: bool) -> Detector:
-    """Return the weights as a detector on the CPU, to compare an export with."""
-    import torch
-    from ultralytics.nn.autobackend import AutoBackend
+    def export_onnx(self, arguments: Mapping[str, Any]) -> Path:
+        """Export to ONNX on the CPU; the file appears beside the weights."""
+        with redirect_stdout(StringIO()):  # the exporter's dependencies print
+            return Path(
+                self._yolo.export(
+                    format="onnx", device="cpu", conf=CONFIDENCE, iou=SUPPRESSED_OVERLAP, **arguments
+                )
+            )
 
-    model = AutoBackend(str(weights), device=torch.device("cpu"), end2end=end_to_end)
-    model.eval()
+    def detector(self, device: str = "cpu", *, end_to_end: bool) -> Detector:
+        """Return a copy that detects on a device (as Ultralytics writes it)."""
+        import torch
+        from ultralytics.nn.autobackend import AutoBackend
 
-    def detect(images: NDArray[np.float32]) -> list[Detections]:
-        with torch.inference_mode():
-            return suppress(model(torch.from_numpy(images)), end_to_end=end_to_end)
+        place = torch.device("cpu" if device == "cpu" else f"cuda:{device}")
+        model = AutoBackend(deepcopy(self._yolo.model), device=place, end2end=end_to_end, verbose=False)
+        model.eval()
 
-    return detect
+        def detect(images: NDArray[np.float32]) -> list[Detections]:
+            with torch.inference_mode():
+                return suppress(model(torch.from_numpy(images).to(place)), end_to_end=end_to_end)
+
+        return detect
+
+
+def _recorder(images: list[ImageResult]) -> type:
+    """Return Ultralytics' validator, made to write down what it found on each image."""
+    from ultralytics.models.yolo.detect import DetectionValidator
+    from ultralytics.utils import ops
+
+    class Recorder(DetectionValidator):  # type: ignore[misc]
+        def update_metrics(self, preds: list[Any], batch: dict[str, Any]) -> None:
+            super().update_metrics(preds, batch)
+            for index, (found, matches) in enumerate(
+                zip(preds, self.metrics.stats["tp"][-len(preds) :], strict=True)
+            ):
+                labelled = self._prepare_batch(index, batch)
+                to_image = (labelled["imgsz"], labelled["ori_shape"], labelled["ratio_pad"])
+                images.append(
+                    ImageResult(
+                        name=Path(labelled["im_file"]).name,
+                        width=int(labelled["ori_shape"][1]),
+                        height=int(labelled["ori_shape"][0]),
+                        detections=_rows(_scale(found["bboxes"], *to_image), found["conf"], found["cls"]),
+                        labels=_rows(_scale(labelled["bboxes"], *to_image), labelled["cls"]),
+                        matches=np.asarray(matches, dtype=np.bool_).reshape(-1, self.niou),
+                    )
+                )
+
+    def _scale(boxes: Any, size: Any, original: Any, ratio_pad: Any) -> Any:
+        return ops.scale_boxes(size, boxes.clone(), original, ratio_pad)
+
+    def _rows(boxes: Any, *columns: Any) -> NDArray[np.float32]:
+        beside = [column.reshape(-1, 1).cpu().numpy() for column in columns]
+        return np.hstack([boxes.reshape(-1, 4).cpu().numpy(), *beside]).astype(np.float32)
+
+    return Recorder
+
+
+def _best_f1(box: Any) -> tuple[float, float]:
+    """Return the confidence at which the mean F1 is best, as Ultralytics chooses it, and that F1."""
+    from ultralytics.utils.metrics import smooth
+
+    if not np.any(box.f1_curve):
+        return _SURE, 0.0
+    best = int(smooth(box.f1_curve.mean(0), 0.1).argmax())
+    return float(box.px[best]), float(box.f1_curve[:, best].mean())
+
+
+def _classes_of(result: Any) -> dict[int, ClassFigures]:
+    """Return the figures of each class that has boxes in the split."""
+    recalls = np.linspace(0, 1, CURVE_POINTS)
+    box = result.box
+    return {
+        int(class_id): ClassFigures(
+            images=int(result.nt_per_image[class_id]),
+            boxes=int(result.nt_per_class[class_id]),
+            values={
+                "mAP50": float(box.all_ap[index, 0]),
+                "mAP50to95": float(box.all_ap[index].mean()),
+                "precision": float(box.p[index]),
+                "recall": float(box.r[index]),
+            },
+            curve=tuple(np.interp(recalls, box.px, box.prec_values[index]).round(4).tolist()),
+        )
+        for index, class_id in enumerate(box.ap_class_index)
+    }
 
 
 def suppress(output: Any, *, end_to_end: bool) -> list[Detections]:
@@ -199,7 +274,7 @@ def suppress(output: Any, *, end_to_end: bool) -> list[Detections]:
         max_time_img=60,  # its default silently drops detections on a slow machine
         end2end=end_to_end,
     )
-    return [np.asarray(detections, dtype=np.float32) for detections in kept]
+    return [np.asarray(detections.cpu(), dtype=np.float32) for detections in kept]
 
 
 def pick_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -193,6 +193,10 @@ class Onnx(Section):
         default=None, description="Whether one call takes from 1 to maxBatch images, or always maxBatch."
     )
     max_batch: int | None = Field(default=None, ge=1, le=1024, description="The most images in one call.")
+    dynamic_image_size: bool | None = Field(
+        default=None,
+        description="Whether a call may have images of other sizes: any multiple of 32 as height and width.",
+    )
     nms: bool | None = Field(
         default=None, description="Whether the model itself removes overlapping detections of one thing."
     )
@@ -225,6 +229,12 @@ class Export(Section):
     """The model's export, and the proof that it is as good as the weights."""
 
     onnx: Onnx | None = None
+    formats: list[contract.FurtherFormat] | None = Field(
+        default=None,
+        max_length=8,
+        description="Formats to export to beside ONNX; they are proven as it is, and stay in the workspace."
+        " Default: none.",
+    )
     parity: Parity | None = None
 
 
@@ -238,4 +248,16 @@ class Gate(Section):
     )
     minimum: float | None = Field(
         default=None, ge=0, le=1, description="The least value of the metric with which a model passes."
+    )
+    minimum_per_class: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The least value of the metric for each class of which the test split has boxes.",
+    )
+    max_drop_from_parent: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How much lower than its parent's the metric may be on the same images; 1 allows all.",
     )

@@ -78,6 +78,7 @@ from trainwright.contract.report import (
 from trainwright.contract.training import (
     ArgumentValue,
     ExportSettings,
+    FurtherFormat,
     GateSettings,
     LossSettings,
     OnlineAugmentation,
@@ -140,6 +141,7 @@ __all__ = [
     "Flip",
     "FolderSource",
     "FolderStore",
+    "FurtherFormat",
     "GateSettings",
     "HueSaturationValue",
     "ImageCounts",

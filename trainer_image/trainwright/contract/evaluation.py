@@ -35,7 +35,7 @@ class ClassResult(Contract):
     images: int = Field(ge=0)
     boxes: int = Field(ge=0)
     ap50: Share | None = None
-    ap50to95: Share | None = None
+    ap50to95: Share | None = Field(default=None, alias="ap50to95")
     precision: Share | None = None
     recall: Share | None = None
     curve: Annotated[tuple[Share, ...], Field(max_length=CURVE_POINTS)] = ()
@@ -112,8 +112,8 @@ class Comparison(Contract):
 class EvaluationDetails(Contract):
     """Everything the evaluation on the test split found.
 
-    `threshold` is the confidence with the best F1 over all classes: `f1`. At it precision and recall,
-    `confusion` and `worst` were counted, the last two with boxes that overlap by half or more.
+    `threshold` is the confidence with the best F1 over all classes, `f1`; 0.25 where nothing is right. At it
+    precision and recall, `confusion` and `worst` were counted, with boxes that overlap by half or more.
     """
 
     metrics: Metrics

@@ -80,6 +80,7 @@ class OnnxSettings(Contract):
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
     dynamic_batch: bool = True
     max_batch: int = Field(default=8, ge=1)
+    dynamic_image_size: bool = False
     nms: bool = True
     half: bool = False
     opset: int | None = None
@@ -93,15 +94,25 @@ class ParitySettings(Contract):
     min_match_percent: float = Field(default=99, ge=0, le=100)
 
 
+FurtherFormat = Literal["openvino"]
+"""What a model can be exported to beside ONNX."""
+
+
 class ExportSettings(Contract):
-    """The export and its proof."""
+    """The export and its proof; `formats` are made of the ONNX model, and proven as it is."""
 
     onnx: OnnxSettings = OnnxSettings()
+    formats: tuple[FurtherFormat, ...] = ()
     parity: ParitySettings = ParitySettings()
 
 
 class GateSettings(Contract):
-    """What a model must reach on the test split to be delivered as good."""
+    """What a model must reach on the test split to be delivered as good.
+
+    `max_drop_from_parent` is how much less than its parent it may have, on the same images.
+    """
 
     metric: Literal["mAP50", "mAP50to95", "precision", "recall"] = "mAP50to95"
     minimum: float = Field(default=0.0, ge=0, le=1)
+    minimum_per_class: float = Field(default=0.0, ge=0, le=1)
+    max_drop_from_parent: float = Field(default=0.02, ge=0, le=1)

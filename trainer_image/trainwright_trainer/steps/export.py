@@ -1,23 +1,27 @@
-"""Export: an ONNX file whose bytes depend on the weights and the export settings only."""
+"""Export: an ONNX file whose bytes depend on weights, dataset and settings only, and what is made of it."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
-from trainwright.artifacts import OnnxModel, Weights
-from trainwright.contract import OnnxSettings, RunPlan
+from trainwright.artifacts import Dataset, FurtherModel, OnnxModel, Weights
+from trainwright.contract import FurtherFormat, OnnxSettings, RunPlan
 from trainwright.errors import ConfigurationError
 from trainwright_trainer import yolo
-from trainwright_trainer.files import digest_file, write_atomically
+from trainwright_trainer.files import commit_folder, copy_atomically, digest_file
+from trainwright_trainer.formats import FURTHER
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
+_LOG = logging.getLogger(__name__)
 FOLDER = "export"
 MODEL = f"{FOLDER}/model.onnx"
 MAX_DETECTIONS = 300
+LARGEST = 2**31 - 2**25  # one ONNX file is below 2 GiB, and the graph needs some room too
 _KEPT_METADATA = (
     "names",
     "stride",
@@ -28,37 +32,51 @@ _KEPT_METADATA = (
 )  # no date, no path, no arguments
 
 
-def export_model(weights: Weights, plan: RunPlan, places: Places, watcher: Watcher) -> OnnxModel:
+def export_model(
+    weights: Weights, dataset: Dataset, plan: RunPlan, places: Places, watcher: Watcher
+) -> OnnxModel:
     """Export the weights; with `nms` the output is [batch, 300, 6]: x1, y1, x2, y2, confidence, class."""
     yolo.prepare(places.workspace / "ultralytics")
-    settings = plan.export.onnx
-    image_size = plan.export_image_size
     scratch = places.workspace / f"{FOLDER}.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    source = scratch / "model.pt"
+    source = scratch / "model.pt"  # the exporter writes beside the weights
     shutil.copyfile(places.workspace / weights.path, source)
-    end_to_end = settings.nms and yolo.is_end_to_end(source)
+    model = yolo.Model(source)
+    _check_size(model.parameter_bytes)
+    end_to_end = plan.export.onnx.nms and model.end_to_end
     watcher.advance(0.1)
-    exported = yolo.export_onnx(source, _export_arguments(settings, image_size, end_to_end=end_to_end))
-    watcher.advance(0.8)
-    opset = _normalise(exported, settings, image_size)
+    exported = model.export_onnx(_export_arguments(plan, end_to_end=end_to_end))
+    watcher.advance(0.7)
+    opset = _normalise(exported, plan, dataset, end_to_end=end_to_end)
     target = places.workspace / MODEL
-    write_atomically(target, exported.read_bytes())
+    copy_atomically(exported, target)
     shutil.rmtree(scratch)
+    watcher.advance(0.8)
     return OnnxModel(
         path=MODEL,
         digest=digest_file(target),
         size=target.stat().st_size,
         opset=opset,
         end_to_end=end_to_end,
+        further=tuple(_convert(name, places.workspace) for name in dict.fromkeys(plan.export.formats)),
     )
 
 
-def _export_arguments(settings: OnnxSettings, image_size: int, *, end_to_end: bool) -> dict[str, Any]:
+def _check_size(parameter_bytes: int) -> None:
+    if parameter_bytes > LARGEST:
+        raise ConfigurationError(
+            f"the weights take {parameter_bytes / 2**30:.2f} GiB, and an ONNX file holds at most"
+            f" {LARGEST / 2**30:.2f} GiB: larger ones would need a second file, which is not supported",
+            hint="Set training.baseModel to a smaller model.",
+        )
+
+
+def _export_arguments(plan: RunPlan, *, end_to_end: bool) -> dict[str, Any]:
+    settings = plan.export.onnx
     arguments: dict[str, Any] = {
-        "imgsz": image_size,
-        "dynamic": settings.dynamic_batch,
+        "imgsz": plan.export_image_size,
+        "dynamic": settings.dynamic_batch or settings.dynamic_image_size,
         "batch": settings.max_batch,
         "simplify": settings.simplify,
         "max_det": MAX_DETECTIONS,
@@ -72,22 +90,28 @@ def _export_arguments(settings: OnnxSettings, image_size: int, *, end_to_end: bo
     return arguments
 
 
-def _normalise(path: Path, settings: OnnxSettings, image_size: int) -> int:
+def _normalise(path: Path, plan: RunPlan, dataset: Dataset, *, end_to_end: bool) -> int:
     """Leave only what describes the model in its metadata, and check the graph; return the opset."""
     import onnx  # noqa: PLC0415 - slow to import
 
+    settings, image_size = plan.export.onnx, plan.export_image_size
     model = onnx.load(path)
     if settings.half:
         _sort_nodes(model)
     found = {entry.key: entry.value for entry in model.metadata_props}
     kept = {key: found[key] for key in _KEPT_METADATA if key in found}
-    kept.update(imgsz=json.dumps([image_size, image_size]), batch=str(settings.max_batch))
+    kept.update(
+        imgsz=json.dumps([image_size, image_size]),
+        batch=str(settings.max_batch),
+        dataset=dataset.report.digest,
+        classes=dataset.class_map.to_json(),
+    )
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(sorted(kept.items())))
     model.doc_string = model.graph.doc_string = ""
     model.graph.name = "model"
     del model.graph.value_info[:]  # inferred shapes: their spelling differs from one process to the next
-    _fix_image_size(model.graph.input[0].type.tensor_type.shape, image_size)
+    _fix_shapes(model.graph, settings, image_size, end_to_end=end_to_end)
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
@@ -106,7 +130,32 @@ def _sort_nodes(model: Any) -> None:
     Graph(model).topological_sort()
 
 
-def _fix_image_size(shape: Any, image_size: int) -> None:
-    """Only the batch is dynamic: height and width of the input are those it was trained for."""
-    for axis in (2, 3):
-        shape.dim[axis].dim_value = image_size
+def _fix_shapes(graph: Any, settings: OnnxSettings, image_size: int, *, end_to_end: bool) -> None:
+    """The exporter knows dynamic shapes or fixed ones: fix what was not asked to be dynamic."""
+    given = graph.input[0].type.tensor_type.shape
+    if not settings.dynamic_batch:
+        given.dim[0].dim_value = settings.max_batch
+    if not settings.dynamic_image_size:
+        given.dim[2].dim_value = given.dim[3].dim_value = image_size
+    said = graph.output[0].type.tensor_type.shape
+    if settings.nms and not end_to_end:
+        said.dim[1].dim_value, said.dim[2].dim_value = MAX_DETECTIONS, 6
+    if end_to_end and said.dim[1].dim_value < MAX_DETECTIONS:
+        _LOG.warning(
+            "the output has %d rows instead of %d: on %d pixels an end-to-end head has no more places",
+            said.dim[1].dim_value,
+            MAX_DETECTIONS,
+            image_size,
+        )
+
+
+def _convert(name: FurtherFormat, workspace: Path) -> FurtherModel:
+    """Make a further format of the ONNX file, in a folder of its own."""
+    final = workspace / FOLDER / name
+    partial = final.with_name(f"{name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    FURTHER[name].convert(workspace / MODEL, partial)
+    commit_folder(partial, final)
+    files = {path.name: digest_file(path) for path in sorted(final.iterdir())}
+    return FurtherModel(format=name, folder=f"{FOLDER}/{name}", files=files)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwright.artifacts import Dataset, OnnxModel, VerifiedModel, Weights
-from trainwright.contract import RunPlan
-from trainwright.errors import DataError, StepError
+from trainwright.artifacts import Dataset, OnnxModel, Parity, VerifiedModel, Weights
+from trainwright.contract import OnnxSettings, RunPlan
+from trainwright.errors import StepError
 from trainwright_trainer import yolo
+from trainwright_trainer.formats import FURTHER, Run, open_onnx
+from trainwright_trainer.measuring.boxes import overlaps
+from trainwright_trainer.measuring.pictures import list_images, load_image
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
@@ -21,8 +25,6 @@ _LOG = logging.getLogger(__name__)
 _SURE = 0.25  # detections above this confidence must be found by both
 _AT_LEAST = 5  # but at least this many of each image, so that an unsure model is compared too
 _LEAST = 1.2 * yolo.CONFIDENCE  # if they are surer than this: the other may have dropped one at the threshold
-_SAME_BOX, _SAME_CONFIDENCE = 0.9, 0.02
-_HALF_SAME_BOX, _HALF_SAME_CONFIDENCE = 0.8, 0.05
 # Unsure detections that overlap tie if their confidences differ by no more than this share: either may be
 # kept then, as either class.
 _TIE = 0.01
@@ -36,6 +38,10 @@ class _Tolerance:
     confidence: float
 
 
+_SMALL = 128  # an end-to-end head has not enough places for its detections on smaller images
+_FULL, _HALF = _Tolerance(0.9, 0.02), _Tolerance(0.8, 0.05)
+
+
 @dataclass(frozen=True)
 class _Comparison:
     """How many of the detections had a match, and the largest difference of a matched confidence."""
@@ -45,61 +51,71 @@ class _Comparison:
     max_difference: float
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """Images that are given to a model in one call, scaled to one height and width."""
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+
+    def load(self) -> NDArray[np.float32]:
+        return np.stack([load_image(path, self.size) for path in self.paths])
+
+
 def verify_model(  # noqa: PLR0913, PLR0917 - everything the proof is about
     onnx: OnnxModel, weights: Weights, dataset: Dataset, plan: RunPlan, places: Places, watcher: Watcher
 ) -> VerifiedModel:
-    """Compare both models on images of the test split; too few matching detections are an error."""
+    """Compare each format with the weights on images of the test split; too few matches are an error."""
     yolo.prepare(places.workspace / "ultralytics")
-    images = _list_test_images(places.workspace / dataset.folder, plan.export.parity.images)
-    reference = yolo.load_detector(places.workspace / weights.path, end_to_end=onnx.end_to_end)
-    exported = _open_session(places.workspace / onnx.path, suppressed=plan.export.onnx.nms)
-    half = plan.export.onnx.half
-    tolerance = _Tolerance(
-        _HALF_SAME_BOX if half else _SAME_BOX, _HALF_SAME_CONFIDENCE if half else _SAME_CONFIDENCE
+    images = list_images(places.workspace / dataset.folder, "test", plan.export.parity.images)
+    trials = _plan_trials(images, plan.export.onnx, plan.export_image_size)
+    model = yolo.Model(places.workspace / weights.path)
+    reference = model.detector(end_to_end=onnx.end_to_end)
+    engines = _open_engines(onnx, places.workspace)
+    tolerance = _HALF if plan.export.onnx.half else _FULL
+    comparisons: dict[str, list[_Comparison]] = {name: [] for name in engines}
+    for done, trial in enumerate(trials, start=1):
+        batch = trial.load()
+        wanted = reference(batch)
+        for name, run in engines.items():
+            found = yolo.suppress(run(batch), end_to_end=plan.export.onnx.nms)
+            pairs = zip(wanted, found, strict=True)
+            comparisons[name] += [_compare(ours, theirs, tolerance) for ours, theirs in pairs]
+        watcher.advance(done / len(trials))
+    least = plan.export.parity.min_match_percent
+    return VerifiedModel(
+        onnx=onnx,
+        parity_images=len({path for trial in trials for path in trial.paths}),
+        batch_sizes=tuple(sorted({len(trial.paths) for trial in trials})),
+        image_sizes=tuple(sorted({trial.size for trial in trials})),
+        parities=tuple(_judge(name, found, least) for name, found in comparisons.items()),
     )
-    comparisons = []
-    batch_size = plan.export.onnx.max_batch
-    for start in range(0, len(images), batch_size):
-        chunk = images[start : start + batch_size]
-        batch = np.stack([load_image(path, plan.export_image_size) for path in chunk])
-        if not plan.export.onnx.dynamic_batch:
-            batch = np.resize(batch, (batch_size, *batch.shape[1:]))
-        pairs = zip(reference(batch), exported(batch), strict=True)
-        comparisons += [_compare(ours, theirs, tolerance) for ours, theirs in list(pairs)[: len(chunk)]]
-        watcher.advance((start + len(chunk)) / len(images))
-    return _judge(onnx, comparisons, plan.export.parity.min_match_percent)
 
 
-def load_image(path: Path, size: int) -> NDArray[np.float32]:
-    """Return an image as the model wants it: RGB in 0..1, scaled to fit size x size, padded with grey."""
-    import cv2  # noqa: PLC0415 - slow to import
+def _plan_trials(images: list[Path], settings: OnnxSettings, image_size: int) -> list[_Trial]:
+    """Give every image at least once: in batches of one, three and the most, and other sizes if allowed."""
+    most = settings.max_batch
+    batches = sorted({1, min(3, most), most}) if settings.dynamic_batch else [most]
+    sizes = [(image_size, image_size)]
+    if settings.dynamic_image_size:
+        half = image_size // 64 * 32
+        other = half if half >= _SMALL else image_size + 64
+        sizes += [(other, other), (other, image_size)]
+    given, batch_sizes = cycle(images), cycle(batches)
+    trials: list[_Trial] = []
+    left = len(images)
+    while left > 0 or len(trials) < len(batches):
+        batch = next(batch_sizes)
+        trials.append(_Trial(tuple(islice(given, batch)), sizes[0]))
+        left -= batch
+    return trials + [_Trial(tuple(islice(given, most)), size) for size in sizes[1:]]
 
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"OpenCV can't decode the test image {path.name}")
-    height, width = image.shape[:2]
-    scale = size / max(height, width)
-    fitted = cv2.resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
-    canvas = np.full((size, size, 3), 114, dtype=np.uint8)
-    top, left = (size - fitted.shape[0]) // 2, (size - fitted.shape[1]) // 2
-    canvas[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
-    return np.ascontiguousarray(canvas[:, :, ::-1].transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
 
-
-def _list_test_images(dataset: Path, limit: int) -> list[Path]:
-    return sorted((dataset / "images" / "test").iterdir())[:limit]
-
-
-def _open_session(path: Path, *, suppressed: bool) -> yolo.Detector:
-    import onnxruntime  # noqa: PLC0415 - slow to import
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def detect(images: NDArray[np.float32]) -> list[yolo.Detections]:
-        return yolo.suppress(session.run(None, {name: images})[0], end_to_end=suppressed)
-
-    return detect
+def _open_engines(onnx: OnnxModel, workspace: Path) -> dict[str, Run]:
+    engines: dict[str, Run] = {"onnxruntime": open_onnx(workspace / onnx.path)}
+    for made in onnx.further:
+        engines[made.format] = FURTHER[made.format].open(workspace / made.folder)
+    return engines
 
 
 def _compare(ours: yolo.Detections, theirs: yolo.Detections, tolerance: _Tolerance) -> _Comparison:
@@ -117,46 +133,38 @@ def _differences(
         detection = wanted[index]
         if detection[4] < (_LEAST if rank < _AT_LEAST else _SURE):
             break
-        apart, overlaps = np.abs(among[:, 4] - detection[4]), _overlaps(detection, among)
-        near = (apart <= tolerance.confidence) & (overlaps >= tolerance.overlap)
+        apart, shared = np.abs(among[:, 4] - detection[4]), overlaps(detection[None], among)[0]
+        near = (apart <= tolerance.confidence) & (shared >= tolerance.overlap)
         near &= among[:, 5] == detection[5]
         if detection[4] < _SURE:
-            near |= (apart <= _TIE * detection[4]) & (overlaps >= yolo.SUPPRESSED_OVERLAP)
+            near |= (apart <= _TIE * detection[4]) & (shared >= yolo.SUPPRESSED_OVERLAP)
         yield float(apart[near].min()) if near.any() else None
 
 
-def _overlaps(detection: NDArray[np.float32], others: yolo.Detections) -> NDArray[np.float32]:
-    """Return the intersection over union of one box with each of the others."""
-    low = np.maximum(detection[:2], others[:, :2])
-    high = np.minimum(detection[2:4], others[:, 2:4])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (others[:, 2:4] - others[:, :2]).prod(axis=1)
-    own = (detection[2:4] - detection[:2]).prod()
-    return np.asarray(shared / np.maximum(areas + own - shared, 1e-9), dtype=np.float32)
-
-
-def _judge(onnx: OnnxModel, comparisons: list[_Comparison], min_percent: float) -> VerifiedModel:
+def _judge(engine: str, comparisons: list[_Comparison], min_percent: float) -> Parity:
     wanted = sum(comparison.wanted for comparison in comparisons)
     matched = sum(comparison.matched for comparison in comparisons)
     percent = 100 * matched / wanted if wanted else 100.0
     if percent < min_percent:
         raise StepError(
-            f"the exported model matches {percent:.1f} % of {wanted} detections of its weights on"
-            f" {len(comparisons)} test images; export.parity.minMatchPercent is {min_percent:g}",
+            f"the exported model, run by {engine}, matches {percent:.1f} % of {wanted} detections of its"
+            f" weights on {len(comparisons)} test images; export.parity.minMatchPercent is {min_percent:g}",
             hint="Try another export.onnx.opset, simplify: false, or half: false.",
         )
     if wanted == 0:
         _LOG.warning(
-            "nothing to compare: neither the weights nor the exported model detect anything surer than %g on"
-            " %d test images; the export is well formed, but not proven to be the same",
+            "nothing to compare: neither the weights nor the exported model, run by %s, detect anything surer"
+            " than %g on %d test images; the export is well formed, but not proven to be the same",
+            engine,
             _LEAST,
             len(comparisons),
         )
     else:
-        _LOG.info("%.1f %% of %d detections on %d test images match", percent, wanted, len(comparisons))
-    return VerifiedModel(
-        onnx=onnx,
-        parity_images=len(comparisons),
+        _LOG.info(
+            "%s: %.1f %% of %d detections on %d test images match", engine, percent, wanted, len(comparisons)
+        )
+    return Parity(
+        engine=engine,
         compared=wanted,
         match_percent=round(percent, 2),
         max_difference=max((comparison.max_difference for comparison in comparisons), default=0.0),

@@ -1,0 +1,1 @@
+"""What detections are worth: matches, errors, comparisons and verdicts, in arrays; no model is run here."""
