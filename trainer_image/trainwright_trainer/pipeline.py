@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from trainwright.artifacts import (
     Dataset,
@@ -42,6 +41,7 @@ from trainwright_trainer.journal import Journal
 from trainwright_trainer.observers import Observer, Observers
 from trainwright_trainer.places import Places
 from trainwright_trainer.progress import RunProgress
+from trainwright_trainer.stages import Step
 from trainwright_trainer.steps.dataset import build_dataset, dataset_is_whole
 from trainwright_trainer.steps.evaluation import evaluate_weights
 from trainwright_trainer.steps.export import export_model
@@ -121,19 +121,6 @@ def execute(  # noqa: PLR0913 - the plan, its places, and four collaborators tha
     return result
 
 
-@dataclass(frozen=True)
-class _Step(Generic[_Output]):
-    """A stage of this execution: what from, how, which files it leaves, what it adds to the report."""
-
-    stage: Stage
-    output: type[_Output]
-    inputs: tuple[str, ...]
-    make: Callable[[], _Output]
-    files: Callable[[_Output], tuple[str, ...]] = lambda output: ()
-    found: Callable[[_Output], dict[str, object]] = lambda output: {}
-    is_whole: Callable[[_Output], bool] = lambda output: True
-
-
 class _Execution:
     """One execution: which steps there are, and what each hands to the next."""
 
@@ -174,7 +161,7 @@ class _Execution:
 
     def _build(self) -> Dataset:
         return self._do(
-            _Step(
+            Step(
                 Stage.DATASET,
                 Dataset,
                 inputs=(self._plan.dataset.model_dump_json(),),
@@ -187,7 +174,7 @@ class _Execution:
 
     def _train(self, dataset: Dataset) -> Weights:
         return self._do(
-            _Step(
+            Step(
                 Stage.TRAINING,
                 Weights,
                 inputs=(dataset.report.digest,),
@@ -206,7 +193,7 @@ class _Execution:
 
     def _evaluate(self, weights: Weights, dataset: Dataset) -> Evaluation:
         return self._do(
-            _Step(
+            Step(
                 Stage.EVALUATION,
                 Evaluation,
                 inputs=(weights.digest, dataset.report.digest),
@@ -218,7 +205,7 @@ class _Execution:
 
     def _export(self, weights: Weights, dataset: Dataset) -> OnnxModel:
         return self._do(
-            _Step(
+            Step(
                 Stage.EXPORT,
                 OnnxModel,
                 inputs=(weights.digest, dataset.report.digest),
@@ -230,7 +217,7 @@ class _Execution:
 
     def _verify(self, onnx: OnnxModel, weights: Weights, dataset: Dataset) -> VerifiedModel:
         return self._do(
-            _Step(
+            Step(
                 Stage.VERIFICATION,
                 VerifiedModel,
                 inputs=(onnx.digest, weights.digest, dataset.report.digest),
@@ -244,7 +231,7 @@ class _Execution:
         if self._plan.delivery is None:
             return None, None
         sealed = self._do(
-            _Step(
+            Step(
                 Stage.SEALING,
                 SealedModel,
                 inputs=(onnx.digest,),
@@ -253,7 +240,7 @@ class _Execution:
             )
         )
         published = self._do(
-            _Step(
+            Step(
                 Stage.PUBLISHING,
                 Published,
                 inputs=(sealed.small.digest, sealed.big.digest, str(evaluation.gate_passed)),
@@ -270,7 +257,7 @@ class _Execution:
         )
         return sealed, published
 
-    def _do(self, step: _Step[_Output]) -> _Output:
+    def _do(self, step: Step[_Output]) -> _Output:
         """Return what an earlier attempt made, if that is still whole; else do the step and write it down."""
         self._progress.begin(step.stage)
         input_digest = digest_bytes("\n".join(step.inputs).encode())
