@@ -1,4 +1,4 @@
-"""When two models are taken to detect the same."""
+"""When two models are taken to detect the same, and what is not exported at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from trainwright.contract import OnnxSettings
-from trainwright.errors import StepError
+from trainwright.errors import ConfigurationError, StepError
+from trainwright_trainer.steps.export import LARGEST, _check_size
 from trainwright_trainer.steps.verification import _compare, _judge, _plan_trials, _Tolerance
 
 TOLERANCE = _Tolerance(overlap=0.9, confidence=0.02)
@@ -125,3 +126,9 @@ def test_a_model_with_a_fixed_batch_is_always_given_that() -> None:
 def test_a_model_with_dynamic_sizes_is_given_other_sizes_and_oblong_images_too() -> None:
     assert tried(12, image_size=640, dynamic_image_size=True)[-2:] == [(8, (320, 320)), (8, (320, 640))]
     assert tried(12, image_size=32, dynamic_image_size=True)[-2:] == [(8, (96, 96)), (8, (96, 32))]
+
+
+def test_weights_that_do_not_fit_into_one_file_are_refused() -> None:
+    _check_size(LARGEST)
+    with pytest.raises(ConfigurationError, match=r"take 3\.00 GiB, and an ONNX file holds at most 1\.97 GiB"):
+        _check_size(3 * 2**30)

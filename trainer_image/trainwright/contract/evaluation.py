@@ -1,7 +1,7 @@
 """What the evaluation found, whole: a file in the workspace, as it is too much for a status.
 
 All of it is bounded: curves have `CURVE_POINTS` points; of classes, pairs and images the largest are kept.
-A file of 80 classes has about 300 KiB, one of 1,000 classes at most 3 MiB.
+A file of 80 classes has at most 300 KiB, one of 1,000 classes at most 1 MiB.
 """
 
 from __future__ import annotations
