@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 SETTLING_SECONDS = 5.0  # for what is being done when the operator is asked to stop
 LOOK_SECONDS = 5.0  # between two looks at the settings file; the kubelet takes up to a minute to change it
 FRESH_SECONDS = 5.0  # a list this old is good enough to begin with
-NEW_OBJECTS = 50_000  # between two searches for cycles among them
+NEW_OBJECTS = 20_000  # between two searches for cycles among them
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Watches:
                     self._queue.add(waiting)
             return min(versions)
         changed = self._store.replace(kind.kind, packed, min(versions), scope.namespace)
-        for key in self._store.keys() if kind is RUNS else changed:
+        for key in changed.union(self._store.keys() if kind is RUNS else ()):
             self._queue.add(key)
         return min(versions)
 

@@ -117,7 +117,8 @@ def test_the_lease_is_kept_at_the_end_while_something_is_still_being_done(
         one = operator(server, "one")
         await one.acquire()
         start = service.Start(settings, Path("settings.yaml"), None, Identity("one", "system"))  # type: ignore[arg-type]
-        whole = service.Operator(start, SimpleNamespace(), one, asyncio.Event())  # type: ignore[arg-type]
+        cluster: Any = SimpleNamespace()
+        whole = service.Operator(start, cluster, cluster, one, asyncio.Event())
         whole._queue = queue = WorkQueue(lambda _: asyncio.sleep(30, result=None), 1)
         if busy:
             queue.add(Key("ml", "a"))
