@@ -201,7 +201,7 @@ def broken_labels() -> Iterator[Case]:
     yield line("pixels", "0 320 240 64 48", Rule.LABEL_RANGE)
     yield line("beyond one", "0 1.01 0.5 0.2 0.2", Rule.LABEL_RANGE)
     yield line("below zero", "0 0.5 -0.1 0.2 0.2", Rule.LABEL_RANGE)
-    yield line("negative size", "0 0.5 0.5 -0.2 0.2", Rule.LABEL_RANGE)
+    yield line("negative size", "0 0.5 0.5 -0.2 0.2", Rule.LABEL_AREA)
     yield line("no width", "0 0.5 0.5 0 0.2", Rule.LABEL_AREA)
     yield line("no height worth the name", "0 0.5 0.5 0.2 1e-9", Rule.LABEL_AREA)
     yield line("nothing inside", "0 0 0.5 1e-7 0.2", Rule.LABEL_AREA)

@@ -203,6 +203,13 @@ class Dataset(Section):
     built_in = built_in_of(contract.DatasetSettings)
 
     source: Source
+    format: contract.LabelFormat | None = Field(
+        default=None,
+        description="How the labels are written. Yolo: a text file per image with lines of class, centre and"
+        " size; YoloObb: lines of class and four corners, of which the upright box around them is learned;"
+        " PascalVoc: an XML file per image; Coco: JSON files for many images. Auto tells Yolo, PascalVoc and"
+        " Coco by the names of the files.",
+    )
     directories: Directories | None = None
     classes: Classes | None = None
     include_seed: bool | None = Field(
@@ -220,4 +227,9 @@ class Dataset(Section):
         default=None,
         description="Whether classes of the map may be without a single image to train on. The run fails"
         " otherwise, before it asks for a GPU.",
+    )
+    allow_missing_labels: bool | None = Field(
+        default=None,
+        description="Whether an image without a label is a background, with nothing on it to detect, and not"
+        " one that nobody has annotated. An empty label always means a background.",
     )

@@ -30,6 +30,7 @@ from trainwright.contract.dataset import (
     DatasetSource,
     Directories,
     FolderSource,
+    LabelFormat,
     SampleSource,
     SplitSettings,
 )
@@ -146,6 +147,7 @@ __all__ = [
     "HueSaturationValue",
     "ImageCounts",
     "ImageErrors",
+    "LabelFormat",
     "Latency",
     "LossSettings",
     "Metrics",

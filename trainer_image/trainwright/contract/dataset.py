@@ -87,13 +87,18 @@ class SplitSettings(Contract):
         return self
 
 
+LabelFormat = Literal["Auto", "Yolo", "YoloObb", "PascalVoc", "Coco"]
+
+
 class DatasetSettings(Contract):
     """How the dataset is built from the annotations."""
 
     source: DatasetSource
+    format: LabelFormat = "Auto"
     directories: Directories = Directories()
     classes: ClassesSettings = ClassesSettings()
     include_seed: bool = False
     split: SplitSettings = SplitSettings()
     max_corrupt_percent: float = Field(default=5, ge=0, le=100)
     allow_empty_classes: bool = False
+    allow_missing_labels: bool = False

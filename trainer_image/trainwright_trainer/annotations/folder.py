@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainwright.contract import ClassMap, DatasetSettings
 from trainwright.errors import ConfigurationError, DataError
+from trainwright_trainer.annotations.formats import FileFormat
 from trainwright_trainer.annotations.images import IMAGE_SUFFIXES, MOST_IMAGE_BYTES, check_image
-from trainwright_trainer.annotations.items import Item, Label, Repair, Rule, Rules, UnfitError, make_item
-from trainwright_trainer.annotations.labels import MOST_LABEL_BYTES, check_label, decode_text
+from trainwright_trainer.annotations.items import (
+    Item,
+    Label,
+    Picture,
+    Repair,
+    Rule,
+    Rules,
+    UnfitError,
+    make_item,
+)
+from trainwright_trainer.annotations.labels import MOST_LABEL_BYTES
 from trainwright_trainer.annotations.listing import ListedFile, Stamp, group_files, scan_folder
 
 
@@ -26,6 +36,7 @@ class FolderCandidate:
     root: Path
     images: tuple[Path, ...]
     label: Path | None
+    format: FileFormat
     stamp: str = ""
 
     def read(self, rules: Rules) -> Item:
@@ -37,17 +48,17 @@ class FolderCandidate:
         if len(self.images) > 1:
             names = ", ".join(path.name for path in self.images)
             raise UnfitError(Rule.IMAGE_AMBIGUOUS, f"several images share the name: {names}")
-        label = self._read_label(rules)
+        if self.label is None and not rules.allow_missing_labels:
+            raise UnfitError(Rule.LABEL_MISSING, "label is missing")
         data = read_inside(self.root, self.images[0], MOST_IMAGE_BYTES, Rule.IMAGE_TOO_LARGE)
-        return make_item(self.name, check_image(data, self.images[0].suffix), label)
+        picture = check_image(data, self.images[0].suffix)
+        return make_item(self.name, picture, self._read_label(picture, rules))
 
-    def _read_label(self, rules: Rules) -> Label:
-        if self.label is not None:
-            data = read_inside(self.root, self.label, MOST_LABEL_BYTES, Rule.LABEL_TOO_LARGE)
-            return check_label(decode_text(data), rules.class_ids)
-        if rules.allow_missing_labels:
+    def _read_label(self, picture: Picture, rules: Rules) -> Label:
+        if self.label is None:
             return Label("", (Repair.BACKGROUND_ASSUMED,))
-        raise UnfitError(Rule.LABEL_MISSING, "label is missing")
+        data = read_inside(self.root, self.label, MOST_LABEL_BYTES, Rule.LABEL_TOO_LARGE)
+        return self.format.read(data, picture, rules)
 
 
 def find_root(path: str, data: Path | None) -> Path:
@@ -75,13 +86,14 @@ class FolderSource:
     root: Path
     settings: DatasetSettings
     classes: ClassMap
+    format: FileFormat
 
     @property
     def stamp(self) -> str:
         """Sizes, times and inodes of all files of the wanted trees."""
         stamp = Stamp()
-        for tree, name in enumerate(self._trees):
-            for kind in ("images", "labels"):
+        for tree, name in enumerate(trees_of(self.settings)):
+            for kind in (*self.format.image_folders, *self.format.label_folders):
                 for file, file_stamp in scan_folder(self.root / name / kind):
                     stamp.add(f"{tree}/{kind}/{file}", file_stamp)
         return str(stamp)
@@ -95,35 +107,40 @@ class FolderSource:
                 root=self.root,
                 images=tuple(Path(file.path) for file in files if file.kind == "image"),
                 label=labels[0] if labels else None,
+                format=self.format,
                 stamp=" ".join(f"{file.path}:{file.stamp}" for file in files),
             )
 
-    @property
-    def _trees(self) -> tuple[str, ...]:
-        directories = self.settings.directories
-        return (directories.data, directories.seed) if self.settings.include_seed else (directories.data,)
-
     def _files(self) -> Iterator[ListedFile]:
-        images = 0
-        for tree, name in enumerate(self._trees):
-            folder = f"{name}/images"
-            for file, stamp in scan_folder(self.root / folder):
-                stem, suffix = os.path.splitext(file)  # noqa: PTH122 - a million names: no objects for them
-                if suffix.lower() in IMAGE_SUFFIXES:
-                    images += 1
-                    yield ListedFile(tree, stem, "image", f"{folder}/{file}", stamp)
-            folder = f"{name}/labels"
-            for file, stamp in scan_folder(self.root / folder):
-                stem, suffix = os.path.splitext(file)  # noqa: PTH122
-                if suffix == ".txt":
-                    yield ListedFile(tree, stem, "label", f"{folder}/{file}", stamp)
+        images, trees = 0, trees_of(self.settings)
+        for tree, name in enumerate(trees):
+            for folder in (f"{name}/{kind}" for kind in self.format.image_folders):
+                for file, stamp in scan_folder(self.root / folder):
+                    stem, suffix = os.path.splitext(file)  # noqa: PTH122 - a million names: no objects for them
+                    if suffix.lower() in IMAGE_SUFFIXES:
+                        images += 1
+                        yield ListedFile(tree, stem, "image", f"{folder}/{file}", stamp)
+            for folder in (f"{name}/{kind}" for kind in self.format.label_folders):
+                for file, stamp in scan_folder(self.root / folder):
+                    if self.format.is_label(file):
+                        stem, _ = os.path.splitext(file)  # noqa: PTH122
+                        yield ListedFile(tree, stem, "label", f"{folder}/{file}", stamp)
         if not images:
-            looked_at = ", ".join(f"{tree}/images" for tree in self._trees)
-            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(
-                f"no images found in {looked_at}",
-                hint=f"Images ({suffixes}) belong in images/, their labels in labels/ beside it.",
-            )
+            raise no_images(f"{tree}/{kind}" for tree in trees for kind in self.format.image_folders)
+
+
+def trees_of(settings: DatasetSettings) -> tuple[str, ...]:
+    """Return the wanted trees below the root; of two annotations of one name that of the first counts."""
+    directories = settings.directories
+    return (directories.data, directories.seed) if settings.include_seed else (directories.data,)
+
+
+def no_images(looked_at: Iterable[str]) -> DataError:
+    """Return the error of a source without a single image."""
+    return DataError(
+        f"no images found in {', '.join(looked_at)}",
+        hint=f"Images ({', '.join(sorted(IMAGE_SUFFIXES))}) belong in images/, their labels beside it.",
+    )
 
 
 def read_inside(root: Path, path: Path, limit: int, too_large: Rule) -> bytes:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from trainwright.contract import ClassMap, DatasetSettings
 
 LOOK_SIZE = (9, 8)  # columns and rows of the small grey picture that near-duplicates are known by
 
@@ -71,7 +74,19 @@ class Rules:
     """What an annotation must obey beyond being well-formed."""
 
     class_ids: frozenset[int]
+    class_names: Mapping[str, int] = field(default_factory=dict)
+    """Class ids by name, without capitals: labels of other formats than YOLO's name their classes."""
     allow_missing_labels: bool = False
+
+    @classmethod
+    def of(cls, classes: ClassMap, settings: DatasetSettings) -> Rules:
+        """Return the rules for annotations of these classes."""
+        named = sorted(classes.names_by_id.items(), reverse=True)
+        return cls(
+            class_ids=frozenset(classes.names_by_id),
+            class_names={name.casefold(): class_id for class_id, name in named},
+            allow_missing_labels=settings.allow_missing_labels,
+        )
 
 
 @dataclass(frozen=True)

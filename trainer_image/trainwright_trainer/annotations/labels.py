@@ -7,16 +7,18 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from trainwright_trainer.annotations.items import Label, Repair, Rule, UnfitError
+from trainwright_trainer.annotations.items import Label, Picture, Repair, Rule, Rules, UnfitError
 
 MOST_LABEL_BYTES = 4 * 1024 * 1024
 ROUNDING = 0.001
 """So far a coordinate may be beyond 0..1: few decimals do that to a box at the border."""
 
+_PIXELS_BEYOND = 0.1  # so much larger than its image may be a box in pixels, before it is cut
 _LEAST_EXTENT = 1e-6  # a thousandth of a pixel of a large image, and the last decimal we write
 _MOST_PROBLEMS_TOLD = 3
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_WHOLE = re.compile(r"\d{1,9}", re.ASCII)
 _CLASS_ID = re.compile(r"(\d{1,9})(\.0*)?", re.ASCII)
 
 
@@ -142,10 +144,17 @@ def read_numbers(columns: Sequence[str]) -> tuple[list[float], list[Problem]]:
 def _problems_of(box: Box, class_ids: frozenset[int]) -> Iterator[Problem]:
     if box.class_id not in class_ids:
         yield Problem(Rule.LABEL_CLASS, f"class id {box.class_id} is not in the class map")
-    if not all(-ROUNDING <= number <= 1 + ROUNDING for number in box.numbers):
-        yield Problem(Rule.LABEL_RANGE, "a coordinate is outside 0..1")
+    x, y, width, height = box.numbers
+    beyond = ROUNDING if box.line else _PIXELS_BEYOND
+    if not (_is_share(x) and _is_share(y) and max(width, height) <= 1 + beyond):
+        what = "a coordinate is outside 0..1" if box.line else "it lies outside the image"
+        yield Problem(Rule.LABEL_RANGE, what)
     elif min(_clip(box).numbers[2:]) < _LEAST_EXTENT:
         yield Problem(Rule.LABEL_AREA, "the box has no area")
+
+
+def _is_share(number: float) -> bool:
+    return -ROUNDING <= number <= 1 + ROUNDING
 
 
 def _clip(box: Box) -> Box:
@@ -158,3 +167,26 @@ def _clip(box: Box) -> Box:
     left, right, top, bottom = (min(max(edge, 0), 1) for edge in edges)
     numbers = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
     return Box(box.class_id, tuple(round(number, 6) for number in numbers))
+
+
+def read_class_name(name: str, rules: Rules) -> tuple[int, list[Problem]]:
+    """Return the class id of a name, or what is wrong with it; capitals do not count."""
+    class_id = rules.class_names.get(name.strip().casefold())
+    if class_id is not None:
+        return class_id, []
+    return -1, [Problem(Rule.LABEL_CLASS, f"class {name.strip()[:40]!r} is not in the class map")]
+
+
+def check_frame(picture: Picture, *declared: object) -> None:
+    """Refuse boxes that were drawn in an image of another width and height; none, or 0, says nothing.
+
+    It may be the same image before its EXIF orientation was applied: then the boxes lie elsewhere.
+    """
+    sides = [int(text) if _WHOLE.fullmatch(text) else 0 for text in map(str, declared)]
+    if all(sides) and sides != [picture.width, picture.height]:
+        turned = " as viewers turn it" if Repair.IMAGE_TURNED in picture.repairs else ""
+        raise UnfitError(
+            Rule.LABEL_OF_ANOTHER_SIZE,
+            f"label is for an image of {sides[0]} x {sides[1]} pixels, this one is {picture.width} x"
+            f" {picture.height}{turned}",
+        )

@@ -23,8 +23,7 @@ from trainwright.contract import (
     digest_of,
 )
 from trainwright.errors import DataError
-from trainwright_trainer.annotations.classes import load_classes
-from trainwright_trainer.annotations.folder import FolderSource, find_root
+from trainwright_trainer.annotations.folder import find_root
 from trainwright_trainer.annotations.gathering import Pace, digest_rules, gather_annotations
 from trainwright_trainer.annotations.items import Rules
 from trainwright_trainer.annotations.layout import (
@@ -38,6 +37,7 @@ from trainwright_trainer.annotations.layout import (
 from trainwright_trainer.annotations.ledger import Ledger, open_ledger
 from trainwright_trainer.annotations.listing import Stamp, scan_folder
 from trainwright_trainer.annotations.manifest import ManifestImage, read_header, read_images
+from trainwright_trainer.annotations.opening import open_folder
 from trainwright_trainer.annotations.readings import ObjectStore
 from trainwright_trainer.annotations.sample import DrawnSource
 from trainwright_trainer.annotations.sources import Source
@@ -104,7 +104,7 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
     """
     settings = plan.dataset
     source = _open_source(settings, places)
-    rules = Rules(frozenset(source.classes.names_by_id))
+    rules = Rules.of(source.classes, settings)
     inputs = _describe_inputs(settings, source, rules, earlier)
     built = _recall(places.workspace / FOLDER, inputs)
     if built is not None:
@@ -152,7 +152,7 @@ def _open_source(settings: DatasetSettings, places: Places) -> Source:
         return DrawnSource(settings.source.sample)
     assert settings.source.folder is not None  # noqa: S101 - the plan has exactly one source
     root = find_root(settings.source.folder.path, places.data)
-    return FolderSource(root, settings, load_classes(settings.classes, root))
+    return open_folder(root, settings)
 
 
 def _describe_inputs(settings: DatasetSettings, source: Source, rules: Rules, earlier: Path | None) -> str:
