@@ -35,7 +35,7 @@ test-unit: setup  ## the tests that start nothing
 	$(BIN)/python -m pytest tests/unit
 
 test-node: setup  ## whole runs on a kubelet with containerd: docs/devstack.md says what that needs
-	$(BIN)/python -m pytest tests/e2e tests/faults --cluster node
+	$(BIN)/python -m pytest tests/e2e tests/faults --cluster node -o timeout=1800
 
 verify: setup  ## style, types, layers, generated files
 	$(BIN)/ruff check .

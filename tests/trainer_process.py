@@ -15,6 +15,8 @@ from typing import Any
 Object = dict[str, Any]
 
 SLICE_SECONDS = 0.004
+PATIENCE_SECONDS = 900.0
+"""How long anything may take on a machine that has other work, too; pytest's own limit may be shorter."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class TrainerProcess:
         """Whether it runs, or is frozen."""
         return Path(f"/proc/{self.pid}").exists()
 
-    def drive(self, reached: Callable[[], object], what: str, seconds: float = 180) -> None:
+    def drive(self, reached: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Let it run in slices of milliseconds until something holds, and leave it frozen there.
 
         So a point that lasts no longer than a few of them is not missed, however busy the machine is.

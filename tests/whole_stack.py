@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from prerequisites import require
-from trainer_process import TrainerProcess, read_events, stage_of
+from trainer_process import PATIENCE_SECONDS, TrainerProcess, read_events, stage_of
 
 from trainwright.contract import Stage
 from trainwright_operator.times import parse_time
@@ -49,7 +49,6 @@ TRAINING = {
     "nominalBatchSize": 8,
     "augmentation": {"mosaic": 0},
 }
-FREE_SECONDS = 240.0
 SETTINGS = {"retryBackoffSeconds": 0, "leaseSeconds": 3, "nodeLostSeconds": 3}
 
 
@@ -124,7 +123,7 @@ class Cluster:
             input=None if manifest is None else json.dumps(manifest),
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 
@@ -275,7 +274,7 @@ class Cluster:
 
     def wait_for_operator(self) -> None:
         """Return when the newest operator is ready, and acts."""
-        self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM, "--timeout=120s")
+        self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM, "--timeout=600s")
         names = [pod["metadata"]["name"] for pod in self.operator_pods()]
         wait(lambda: self._leader(SYSTEM) in names, "the operator leads")
 
@@ -376,7 +375,9 @@ class Team:
         status: Object = self.get("trun", run).get("status", {})
         return status
 
-    def wait(self, run: str, reached: Callable[[Object], object], what: str, seconds: float = 240) -> Object:
+    def wait(
+        self, run: str, reached: Callable[[Object], object], what: str, seconds: float = PATIENCE_SECONDS
+    ) -> Object:
         """Return the status as soon as it is as wanted; a run that is over can't become so any more."""
         deadline = time.monotonic() + seconds
         while True:
@@ -388,7 +389,7 @@ class Team:
             assert time.monotonic() < deadline, f"{run}: {what}: {json.dumps(status, indent=1)}"
             time.sleep(0.1)
 
-    def wait_for_phase(self, run: str, phase: str, seconds: float = 240) -> Object:
+    def wait_for_phase(self, run: str, phase: str, seconds: float = PATIENCE_SECONDS) -> Object:
         """Return the status once the run is in a phase."""
         return self.wait(run, lambda status: status.get("phase") == phase, f"phase {phase}", seconds)
 
@@ -460,7 +461,7 @@ class Team:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             cwd=self.folder,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -525,7 +526,7 @@ def freeze_after_epoch(trainer: TrainerProcess, epoch: int, *, resumed_from: int
         trained = max(resumed_from, *trained_epochs(events), 0)
         return stage_of(events) == Stage.TRAINING and trained >= epoch - 1
 
-    wait(is_near, f"the trainer comes near the end of epoch {epoch}", FREE_SECONDS)
+    wait(is_near, f"the trainer comes near the end of epoch {epoch}")
     trainer.drive(lambda: last_epoch(trainer) >= epoch, f"epoch {epoch} is trained")
     return last_epoch(trainer)
 
@@ -535,7 +536,7 @@ def trained_epochs(lines: list[Object]) -> list[int]:
     return [line["epoch"] for line in lines if line.get("event") == "epoch"]
 
 
-def wait(reached: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait(reached: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Return as soon as something holds."""
     deadline = time.monotonic() + seconds
     while not reached():

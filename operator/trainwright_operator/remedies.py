@@ -109,7 +109,7 @@ def _adjust(last: Attempt, spec: TrainingRunSpec, plan: RunPlan) -> Adjustments:
 
 def _halve_workers(told: Adjustments, plan: RunPlan) -> Adjustments:
     workers = plan.training.workers if told.workers is None else told.workers
-    return told.model_copy(update={"workers": workers // 2})
+    return told.model_copy(update={"workers": workers // 2}) if workers else told
 
 
 def _enlarge_shared_memory(told: Adjustments, spec: TrainingRunSpec, plan: RunPlan) -> Adjustments:

@@ -80,7 +80,10 @@ def _in_words(disruption: Object, terminated: Object) -> str:
     if disruption:
         return f"the cluster took the pod away: {disruption.get('reason') or 'it says not why'}"
     reason: str = terminated.get("reason", "")
-    words = {"Error": "", "OOMKilled": "OOMKilled: the container used more memory than its limit"}
+    words = {
+        "Error": "",
+        "OOMKilled": "OOMKilled: the container used more memory than its limit, or than the node had left",
+    }
     return words.get(reason, reason)
 
 

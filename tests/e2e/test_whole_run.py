@@ -43,7 +43,7 @@ def finished(team: Team, cluster: Cluster, tmp_path_factory: pytest.TempPathFact
     watch = cluster.start("get", "trun", "-n", team.namespace, "--watch", output=output)
     try:
         team.apply(team.manifest(RUN))
-        waited = team.kubectl("wait", "--for=condition=Succeeded", f"trun/{RUN}", "--timeout=150s")
+        waited = team.kubectl("wait", "--for=condition=Succeeded", f"trun/{RUN}", "--timeout=600s")
         time.sleep(0.5)  # the watch is another connection: it may be told a little later
     finally:
         watch.kill()

@@ -37,7 +37,7 @@ def story(team: Team, cluster: Cluster) -> Story:
     try:
         lost = team.wait(RUN, lambda status: len(status["attempts"]) == 2, "another attempt")
         trainer.thaw()
-        wait(lambda: not trainer.alive(), "the trainer ends by itself", seconds=240)
+        wait(lambda: not trainer.alive(), "the trainer ends by itself")
         told = trainer.log.read_text(), team.published(MODEL)
     finally:
         kubelet.thaw()

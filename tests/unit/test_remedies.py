@@ -22,8 +22,10 @@ def failed(number: int, cause: Cause, node: str = "node-a", **fields: Any) -> At
     return Attempt(number=number, job=f"parts-1-{number}", node=node, cause=cause, **known)
 
 
-def remedies_for(*attempts: Attempt, compute: Object | None = None, **spec: Any) -> Remedies:
-    training = {"batchSize": 11, "workers": 24, "imageSize": 1280}
+def remedies_for(
+    *attempts: Attempt, compute: Object | None = None, workers: int = 24, **spec: Any
+) -> Remedies:
+    training = {"batchSize": 11, "workers": workers, "imageSize": 1280}
     run = RunBuilder().spec(training=training, compute=compute or {}, **spec).build()
     merged = merge_spec({}, run["spec"])
     plan = resolve_plan(run, merged, None).plan
@@ -52,6 +54,10 @@ def test_an_attempt_after_the_container_ran_out_of_memory_has_half_the_workers()
     assert remedies_for(failed(2, Cause.HOST_OOM, adjustments=one)).adjustments == Adjustments(
         workers=0, batch_size=5
     )
+
+
+def test_where_there_are_no_workers_nothing_is_said_to_be_adjusted() -> None:
+    assert remedies_for(failed(1, Cause.HOST_OOM), workers=0) == Remedies()
 
 
 @pytest.mark.parametrize(
