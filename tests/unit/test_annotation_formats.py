@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import yaml
 from annotation_corpus import encode, picture, turned
 from annotation_trees import Silent, folder_plan
+from documents import ROOT, read_blocks
 
 from trainwright.artifacts import Dataset
+from trainwright.contract import LabelFormat, parse_class_map
 from trainwright.errors import ConfigurationError, DataError, StepError
+from trainwright_operator.api.dataset import Dataset as DatasetSection
 from trainwright_trainer.annotations.images import check_image
 from trainwright_trainer.annotations.items import Repair, Rule, Rules, UnfitError
 from trainwright_trainer.annotations.oriented import read_oriented
@@ -358,3 +363,24 @@ def test_images_without_a_label_are_backgrounds_when_that_is_said(tmp_path: Path
     (tmp_path / "source" / "data" / "labels" / "scene0.txt").write_text(LABEL)
     build(tmp_path, allowMissingLabels=True)
     assert labels(tmp_path) == {"scene0": LABEL, **{f"scene{index}": "" for index in range(1, 6)}}
+
+
+# --- the document about it ----------------------------------------------------------------------------
+
+DOCUMENT = (ROOT / "docs" / "datasets.md").read_text()
+
+
+def test_the_document_explains_every_rule_repair_and_format() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE)
+    formats = {kind for kind in get_args(LabelFormat) if kind != "Auto"}
+    assert sorted(rows) == sorted([*Rule, *Repair, *formats])
+
+
+def test_the_documents_class_maps_and_settings_are_taken() -> None:
+    blocks = read_blocks("json", documents=[ROOT / "docs" / "datasets.md"])
+    maps = [parse_class_map(block.text) for block in blocks]
+    assert [found.names[:2] for found in maps] == [CLASSES] * 3
+    (settings,) = read_blocks("yaml", documents=[ROOT / "docs" / "datasets.md"])
+    section = DatasetSection.model_validate(yaml.safe_load(settings.text)["dataset"])
+    assert section.classes is not None
+    assert section.classes.slots == len(maps[2].names) == 80
