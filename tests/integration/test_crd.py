@@ -77,6 +77,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"dataset": {"source": {"persistentVolumeClaim": {"claimName": "a", "path": "/a/../.."}}}},
         "spec.dataset.source.persistentVolumeClaim.path must not contain '..'",
     ),
+    "two alterations in one": (
+        {"dataset": {"source": SAMPLE, "augmentation": {"transforms": [{"flip": {}, "noise": {}}]}}},
+        "spec.dataset.augmentation.transforms: each must have exactly one of flip, brightnessContrast",
+    ),
+    "an alteration nobody knows": (
+        {"dataset": {"source": SAMPLE, "augmentation": {"transforms": [{"melt": {}}]}}},
+        'unknown field "spec.dataset.augmentation.transforms[0].melt"',
+    ),
+    "a smallest scale above the largest": (
+        {"dataset": {"source": SAMPLE, "augmentation": {"transforms": [{"affine": {"scaleMin": 1.3}}]}}},
+        "spec.dataset.augmentation.transforms[].affine: scaleMin must not be greater than scaleMax",
+    ),
+    "a chance of more than one": (
+        {"dataset": {"source": SAMPLE, "augmentation": {"transforms": [{"flip": {"probability": 1.5}}]}}},
+        "probability in body should be less than or equal to 1",
+    ),
+    "too many copies": (
+        {"dataset": {"source": SAMPLE, "augmentation": {"copies": 32}}},
+        "spec.dataset.augmentation.copies in body should be less than or equal to 31",
+    ),
     "plain http": (
         {"delivery": {"api": {"url": "http://example.com"}}},
         "spec.delivery.api.url must be an https:// address",

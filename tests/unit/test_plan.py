@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builders import RunBuilder
 
-from trainwright.contract import RunPlan
+from trainwright.contract import Affine, Flip, RunPlan
 from trainwright_operator.plan import Resolution, merge_sections, merge_spec, model_version, resolve_plan
 from trainwright_operator.references import find_excess, find_problems, required
 
@@ -72,6 +72,26 @@ def test_a_claims_path_becomes_a_folder_below_the_data_mount() -> None:
     assert plan is not None
     assert plan.dataset.source.folder is not None
     assert plan.dataset.source.folder.path == "2026/parts"
+
+
+def test_alterations_of_a_run_replace_those_of_the_defaults_and_keep_their_order() -> None:
+    defaults = {"dataset": {"augmentation": {"copies": 3, "transforms": [{"noise": {}}]}}}
+    chosen = [
+        {"flip": {"probability": 1}},
+        {"affine": {"rotateDegrees": 5}},
+        {"flip": {"direction": "Vertical"}},
+    ]
+    run = (
+        RunBuilder().spec(dataset={"source": {"sample": {}}, "augmentation": {"transforms": chosen}}).build()
+    )
+    plan = resolve_plan(run, merge_spec(defaults, run["spec"]), None).plan
+    assert plan is not None
+    assert plan.dataset.augmentation.copies == 3
+    assert plan.dataset.augmentation.steps == (
+        Flip(probability=1),
+        Affine(rotate_degrees=5),
+        Flip(direction="Vertical"),
+    )
 
 
 def test_all_that_is_wrong_is_listed_at_once() -> None:

@@ -5,6 +5,16 @@ One module per section, one per kind. `trainwright_operator.crds` turns the kind
 
 from __future__ import annotations
 
+from trainwright_operator.api.augmentation import (
+    Affine,
+    Augmentation,
+    BrightnessContrast,
+    Flip,
+    HueSaturationValue,
+    MotionBlur,
+    Noise,
+    Transform,
+)
 from trainwright_operator.api.checkpoint import (
     BucketStore,
     Checkpoint,
@@ -71,8 +81,11 @@ from trainwright_operator.api.trainingrun import MUTABLE, Metadata, Model, Train
 __all__ = [
     "ALLOWED_ENVIRONMENT",
     "MUTABLE",
+    "Affine",
     "Api",
     "Attempt",
+    "Augmentation",
+    "BrightnessContrast",
     "BucketStore",
     "Budget",
     "Cdn",
@@ -94,10 +107,14 @@ __all__ = [
     "Directories",
     "Export",
     "Failure",
+    "Flip",
     "Gate",
+    "HueSaturationValue",
     "Metadata",
     "Model",
     "ModelStatus",
+    "MotionBlur",
+    "Noise",
     "Notice",
     "Notify",
     "Observed",
@@ -133,6 +150,7 @@ __all__ = [
     "TrainingRun",
     "TrainingRunSpec",
     "TrainingRunStatus",
+    "Transform",
     "Volume",
     "VolumeClaim",
     "VolumeConfigMap",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trainwright import contract
+from trainwright_operator.api.augmentation import Augmentation
 from trainwright_operator.api.references import ConfigMapKey
 from trainwright_operator.api.section import (
     ObjectName,
@@ -216,6 +217,7 @@ class Dataset(Section):
         default=None, description="Whether annotations that nobody has validated are trained on too."
     )
     split: Split | None = None
+    augmentation: Augmentation | None = None
     max_corrupt_percent: float | None = Field(
         default=None,
         ge=0,

@@ -32,6 +32,7 @@ class DatasetStatus(Observed):
 
     digest: Digest = Field(description="Digest of the dataset: the same digest, the same images and labels.")
     images: ImageCounts
+    copies: int = Field(default=0, ge=0, description="Altered copies of training images, beside them.")
     quarantined: int = Field(
         ge=0, description="Annotations left out because they are unreadable or malformed."
     )

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from trainwright.contract.augmentation import AugmentationSettings
 from trainwright.contract.classes import MOST_SLOTS, ClassMap, ClassVariant
 from trainwright.contract.words import Contract
 
@@ -99,6 +100,7 @@ class DatasetSettings(Contract):
     classes: ClassesSettings = ClassesSettings()
     include_seed: bool = False
     split: SplitSettings = SplitSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
     max_corrupt_percent: float = Field(default=5, ge=0, le=100)
     allow_empty_classes: bool = False
     allow_missing_labels: bool = False

@@ -80,6 +80,7 @@ class DatasetReport(Contract):
 
     digest: Digest = Field(description="The same digest, the same images and labels.")
     images: ImageCounts
+    copies: int = Field(default=0, ge=0, description="Altered copies of training images, beside them.")
     quarantined: int = Field(ge=0, description="Annotations left out: unreadable or malformed.")
     classes: int = Field(ge=0, description="How many classes the labels have.")
 

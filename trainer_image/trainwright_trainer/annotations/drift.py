@@ -17,6 +17,8 @@ from trainwright.contract import ClassMap, Contract, Digest
 from trainwright.errors import DataError
 from trainwright_trainer.annotations.manifest import ManifestImage, read_header, read_images
 
+_MOST_NAMED = 5
+
 
 class ImageChanges(Contract):
     """Images by name: those of both datasets may have changed in several ways, or in none."""
@@ -93,6 +95,31 @@ def diff_manifests(ours: Path, parents: Path) -> DatasetDiff:
         classes_removed=_only(parent_header.class_map, our_header.class_map),
         drift=drift,
         shares=shares,
+    )
+
+
+class DriftSummary(Contract):
+    """What the summary of a dataset says of its parent's; the whole is in a file of its own."""
+
+    parent: Digest
+    images: ImageChanges
+    boxes: BoxChanges
+    classes_added: int
+    classes_removed: int
+    drift: float
+    most_changed: tuple[ClassShare, ...]
+
+
+def summarize_drift(found: DatasetDiff) -> DriftSummary:
+    """Return the few lines of it that fit everywhere."""
+    return DriftSummary(
+        parent=found.parent,
+        images=found.images,
+        boxes=found.boxes,
+        classes_added=len(found.classes_added),
+        classes_removed=len(found.classes_removed),
+        drift=round(found.drift, 6),
+        most_changed=found.shares[:_MOST_NAMED],
     )
 
 

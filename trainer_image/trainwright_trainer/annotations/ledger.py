@@ -68,6 +68,10 @@ class Ledger:
         cursor = self._database.execute("INSERT OR IGNORE INTO wanted (name, key) VALUES (?, ?)", (name, key))
         return cursor.rowcount == 1
 
+    def has_name(self, name: str) -> bool:
+        """Return whether an annotation of the source is called so."""
+        return self._database.execute("SELECT 1 FROM wanted WHERE name = ?", (name,)).fetchone() is not None
+
     def find_image(self, key: bytes) -> tuple[str, int, int] | None:
         """Return digest, size and time of the image of an earlier reading; the digest is empty if unfit."""
         query = "SELECT image, image_size, image_time FROM readings WHERE key = ?"
@@ -183,19 +187,25 @@ class Ledger:
 @contextmanager
 def open_ledger(path: Path) -> Iterator[Ledger]:
     """Open a ledger, or begin one; a damaged one is begun again."""
+    with open_database(path, _SCHEMA) as database:
+        yield Ledger(database)
+
+
+@contextmanager
+def open_database(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
+    """Open a database of what need not be done again, or begin one; a damaged one is begun again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        database = _connect(path)
+        database = _connect(path, schema)
     except sqlite3.DatabaseError as error:
-        _LOG.warning("the cache of the dataset can't be read (%s): everything is read again", error)
+        _LOG.warning("%s can't be read (%s): everything in it is done again", path.name, error)
         path.unlink()
-        database = _connect(path)
+        database = _connect(path, schema)
     with closing(database):
-        ledger = Ledger(database)
         try:
-            yield ledger
+            yield database
         finally:
-            ledger.commit()
+            database.commit()
 
 
 def key_of(name: str, stamp: str, rules: str) -> bytes:
@@ -203,10 +213,10 @@ def key_of(name: str, stamp: str, rules: str) -> bytes:
     return hashlib.blake2b(f"{rules}\0{name}\0{stamp}".encode(), digest_size=16).digest()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, schema: str) -> sqlite3.Connection:
     database = sqlite3.connect(path)
     try:
-        database.executescript(_SCHEMA)
+        database.executescript(schema)
     except sqlite3.DatabaseError:
         database.close()
         raise

@@ -17,10 +17,10 @@ class Label(NamedTuple):
     classes: NDArray[np.int64]
     boxes: Boxes
 
-    def counts(self) -> dict[int, int]:
+    def counts(self) -> dict[str, int]:
         """Return how many boxes each class has that has any."""
         ids, numbers = np.unique(self.classes, return_counts=True)
-        return dict(zip(ids.tolist(), numbers.tolist(), strict=True))
+        return {str(class_id): count for class_id, count in zip(ids.tolist(), numbers.tolist(), strict=True)}
 
 
 def parse_label(text: str, width: int, height: int) -> Label:

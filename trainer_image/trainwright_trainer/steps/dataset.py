@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,10 +23,14 @@ from trainwright.contract import (
     digest_of,
 )
 from trainwright.errors import DataError
+from trainwright_trainer.annotations.cache import DatasetCache
+from trainwright_trainer.annotations.drift import diff_manifests, summarize_drift
 from trainwright_trainer.annotations.folder import find_root
 from trainwright_trainer.annotations.gathering import Pace, digest_rules, gather_annotations
 from trainwright_trainer.annotations.items import Rules
 from trainwright_trainer.annotations.layout import (
+    DIFFERENCE,
+    FAILED_COPIES,
     MANIFEST,
     QUARANTINE,
     SUMMARY,
@@ -34,15 +38,17 @@ from trainwright_trainer.annotations.layout import (
     write_json,
     write_papers,
 )
-from trainwright_trainer.annotations.ledger import Ledger, open_ledger
+from trainwright_trainer.annotations.ledger import Ledger, Placed, open_ledger
 from trainwright_trainer.annotations.listing import Stamp, scan_folder
-from trainwright_trainer.annotations.manifest import ManifestImage, read_header, read_images
+from trainwright_trainer.annotations.manifest import ManifestImage, Variant, read_header, read_images
 from trainwright_trainer.annotations.opening import open_folder
 from trainwright_trainer.annotations.readings import ObjectStore
 from trainwright_trainer.annotations.sample import DrawnSource
 from trainwright_trainer.annotations.sources import Source
 from trainwright_trainer.annotations.splitting import SPLITS, divide_entries
 from trainwright_trainer.annotations.summary import Balance, summarize
+from trainwright_trainer.augmentation.copies import Copies, open_copies
+from trainwright_trainer.augmentation.making import Copy
 from trainwright_trainer.files import commit_folder, digest_file
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
@@ -62,39 +68,20 @@ class _Origin(Contract):
 
 
 @dataclass(frozen=True)
-class _Cache:
-    """Where readings and images are kept: in the workspace, or in a folder that several runs share."""
+class _Build:
+    """A dataset on its way: what it is made of, and the folder that becomes it."""
 
-    workspace: Path
-    shared: Path | None
+    partial: Path
+    source: Source
+    settings: DatasetSettings
+    earlier: Path | None
+    store: ObjectStore
+    ledger: Ledger
+    copies: Copies
 
-    @property
-    def store(self) -> ObjectStore:
-        """Return the images."""
-        return ObjectStore((self.shared or self.workspace) / "objects")
-
-    @property
-    def ledger(self) -> Path:
-        """Return the path of this run's own ledger, which begins as a copy of the shared one."""
-        path = self.workspace / "ledger.sqlite"
-        if self.shared is not None and not path.exists() and (self.shared / path.name).exists():
-            self.workspace.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.shared / path.name, path)
-        return path
-
-    def share(self) -> None:
-        """Let other runs have what this one knows; the last one to say so is believed."""
-        if self.shared is not None:
-            partial = self.shared / f".ledger.{uuid4().hex}"
-            shutil.copyfile(self.ledger, partial)
-            partial.replace(self.shared / "ledger.sqlite")
-
-    def prune(self) -> None:
-        """Remove images that no dataset has; of those in a shared folder nobody can say that."""
-        if self.shared is None:
-            for path in self.store.folder.glob("*/*"):
-                if path.stat().st_nlink == 1:
-                    path.unlink()
+    def copies_of(self, item: Placed) -> dict[str, Copy]:
+        """Return the altered copies of an image, by their names."""
+        return self.copies.named(item, self.ledger.has_name)
 
 
 def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: Path | None = None) -> Dataset:
@@ -109,21 +96,28 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
     built = _recall(places.workspace / FOLDER, inputs)
     if built is not None:
         return built
-    cache = _Cache(places.workspace / _CACHE, places.cache)
+    cache = DatasetCache(places.workspace / _CACHE, places.cache)
     partial = places.workspace / f"{FOLDER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     scratch = partial / "scratch"
     scratch.mkdir(parents=True)
-    with open_ledger(cache.ledger) as ledger:
-        gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, _READ))
+    read = _READ / (1 + settings.augmentation.copies)
+    with (
+        open_ledger(cache.ledger) as ledger,
+        open_copies(cache.copies, settings.augmentation, cache.store) as copies,
+    ):
+        gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, read))
         shutil.rmtree(scratch)
         _check_quarantine(ledger, settings.max_corrupt_percent)
         _divide(ledger, settings, earlier)
         balance = Balance(ledger)
         if not settings.allow_empty_classes:
             balance.require_training_images(source.classes)
-        dataset = _assemble(partial, source, ledger, balance, settings, cache.store, Pace(watcher, _READ, 1))
+        build = _Build(partial, source, settings, earlier, cache.store, ledger, copies)
+        failed = _make_copies(build, Pace(watcher, read, _READ))
+        dataset = _assemble(build, balance, failed, Pace(watcher, _READ, 1))
         ledger.forget_unwanted()
+        copies.forget_unwanted()
     origin = _Origin(inputs=inputs, files=_stamp_of(partial), dataset=dataset)
     write_json(partial / _ORIGIN, origin.model_dump(mode="json", by_alias=True))
     commit_folder(partial, places.workspace / FOLDER)
@@ -142,9 +136,14 @@ def dataset_is_whole(dataset: Dataset, workspace: Path) -> bool:
 
 
 def _is_whole(image: ManifestImage, folder: Path) -> bool:
-    label = (folder / "labels" / image.split / image.name).with_suffix(".txt")
-    size = (folder / "images" / image.split / image.name).stat().st_size
-    return size == image.image_size and digest_file(label) == image.label
+    items: tuple[ManifestImage | Variant, ...] = (image, *image.variants)
+    return all(_has(folder, image.split, item) for item in items)
+
+
+def _has(folder: Path, split: str, item: ManifestImage | Variant) -> bool:
+    label = (folder / "labels" / split / item.name).with_suffix(".txt")
+    size = (folder / "images" / split / item.name).stat().st_size
+    return size == item.image_size and digest_file(label) == item.label
 
 
 def _open_source(settings: DatasetSettings, places: Places) -> Source:
@@ -217,33 +216,49 @@ def _divide(ledger: Ledger, settings: DatasetSettings, earlier: Path | None) -> 
     )
 
 
-def _assemble(  # noqa: PLR0913, PLR0917 - all that a dataset is put together from
-    partial: Path,
-    source: Source,
-    ledger: Ledger,
-    balance: Balance,
-    settings: DatasetSettings,
-    store: ObjectStore,
-    pace: Pace,
-) -> Dataset:
+def _make_copies(build: _Build, pace: Pace) -> int:
+    """Make altered copies of training images; write down those that failed, and return how many."""
+    failed = 0
+    with (build.partial / FAILED_COPIES).open("w", encoding="utf-8") as file:
+        for copy in build.copies.make(build.ledger.placed, pace.advance):
+            file.write(copy.to_line())
+            failed += 1
+    return failed
+
+
+def _assemble(build: _Build, balance: Balance, failed: int, pace: Pace) -> Dataset:
     """Link images, write labels and papers, and return the dataset as it will be named."""
+    partial, ledger, classes = build.partial, build.ledger, build.source.classes
     total, unfit = ledger.count()
-    lay_out(partial, ledger, store, lambda done: pace.advance(done, total - unfit))
-    header = write_papers(partial, ledger, source.classes)
-    summary = summarize(ledger, header, balance, settings.split)
+    lay_out(partial, ledger, build.store, build.copies_of, lambda done: pace.advance(done, total - unfit))
+    header = write_papers(partial, ledger, classes, build.copies_of)
+    summary = summarize(ledger, header, balance, build.settings.split)
+    copies = sum(len(image.variants) for image in read_images(partial / MANIFEST))
+    summary["augmentation"] = {"copies": copies, "failed": failed}
+    summary["parent"] = _compare_with_parent(build)
     write_json(partial / SUMMARY, summary)
     counts = {split: summary["splits"][split]["images"] for split in SPLITS}
     report = DatasetReport(
         digest=header.digest,
         images=ImageCounts(**counts),
+        copies=copies,
         quarantined=unfit,
-        classes=len(source.classes.names),
+        classes=len(classes.names),
     )
     return Dataset(
         folder=FOLDER,
         report=report,
-        class_map=source.classes,
+        class_map=classes,
         manifest=f"{FOLDER}/{MANIFEST}",
         summary=f"{FOLDER}/{SUMMARY}",
         quarantine=f"{FOLDER}/{QUARANTINE}",
     )
+
+
+def _compare_with_parent(build: _Build) -> dict[str, Any] | None:
+    """Write what changed since the parent's dataset, and return what the summary says of it."""
+    if build.earlier is None:
+        return None
+    found = diff_manifests(build.partial / MANIFEST, build.earlier)
+    write_json(build.partial / DIFFERENCE, found.model_dump(mode="json", by_alias=True))
+    return summarize_drift(found).model_dump(mode="json", by_alias=True)
