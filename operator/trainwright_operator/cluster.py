@@ -175,8 +175,10 @@ class Cluster:
                     if event["type"] == "ERROR":
                         raise _told_error(event["object"])
                     yield event
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise ApiError(0, "Unreachable", f"watching {kind.plural}: {error!r}") from error
+        except orjson.JSONDecodeError as error:
+            raise ApiError(0, "Unreadable", f"watching {kind.plural}: {error}") from error
 
     async def create(self, body: Object) -> Object:
         """Create an object; one of its name makes this an `AlreadyExistsError`, never a merge."""

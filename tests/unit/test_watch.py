@@ -173,10 +173,11 @@ def test_when_the_server_no_longer_knows_what_happened_all_is_listed_again(expir
     assert told.lists == [["a"], ["a"]]
 
 
-def test_a_refused_watch_is_asked_for_again() -> None:
-    server = Server([Speech(status=403), Speech(status=503), Speech(line("ADDED", "b", 9), stays=True)])
+def test_a_watch_that_is_refused_or_answered_by_somebody_else_is_asked_for_again() -> None:
+    page = Speech(b"<html>\n")
+    server = Server([Speech(status=403), Speech(status=503), page, Speech(line("ADDED", "b", 9), stays=True)])
     told = follow(server, lambda listener: "ADDED b" in listener.heard)
-    assert (server.versions, len(told.lists)) == ([5, 5, 5], 1)
+    assert (server.versions, len(told.lists)) == ([5, 5, 5, 5], 1)
 
 
 def test_a_new_list_now_and_then_covers_what_no_watch_told() -> None:
