@@ -203,6 +203,8 @@ def test_oriented_boxes_are_read_when_they_are_asked_for(tmp_path: Path) -> None
         (tree / "labels" / f"{name}.txt").write_text("1 0 0 1 0 1 1 0 1\n")
     build(tmp_path, format="YoloObb")
     assert set(labels(tmp_path).values()) == {LABEL[38:]}
+    # Read as something else they are something else: what was read before does not count.
+    assert "6 of 6" in str(refuse(tmp_path, format="Yolo", maxCorruptPercent=5))
 
 
 # --- COCO ---------------------------------------------------------------------------------------------

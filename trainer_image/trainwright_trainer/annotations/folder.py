@@ -108,7 +108,7 @@ class FolderSource:
                 images=tuple(Path(file.path) for file in files if file.kind == "image"),
                 label=labels[0] if labels else None,
                 format=self.format,
-                stamp=" ".join(f"{file.path}:{file.stamp}" for file in files),
+                stamp=" ".join([self.format.name, *(f"{file.path}:{file.stamp}" for file in files)]),
             )
 
     def _files(self) -> Iterator[ListedFile]:

@@ -22,6 +22,7 @@ _NO_LABELS = {"classes.txt"}  # annotation tools leave their class names among t
 class FileFormat:
     """A format with a label file for each image; the folders are those of a tree."""
 
+    name: LabelFormat
     suffix: str
     read: Callable[[bytes, Picture, Rules], Label]
     image_folders: tuple[str, ...] = ("images",)
@@ -37,11 +38,18 @@ def _read_yolo(data: bytes, _: Picture, rules: Rules) -> Label:
 
 
 FILE_FORMATS: dict[LabelFormat, FileFormat] = {
-    "Yolo": FileFormat(".txt", _read_yolo),
-    "YoloObb": FileFormat(".txt", read_oriented),
-    "PascalVoc": FileFormat(
-        ".xml", read_pascal_voc, ("images", "JPEGImages"), ("labels", "annotations", "Annotations")
-    ),
+    file_format.name: file_format
+    for file_format in (
+        FileFormat("Yolo", ".txt", _read_yolo),
+        FileFormat("YoloObb", ".txt", read_oriented),
+        FileFormat(
+            name="PascalVoc",
+            suffix=".xml",
+            read=read_pascal_voc,
+            image_folders=("images", "JPEGImages"),
+            label_folders=("labels", "annotations", "Annotations"),
+        ),
+    )
 }
 
 
