@@ -17,8 +17,8 @@ from trainwright_trainer import yolo
 from trainwright_trainer.checkpoints import CheckpointNote
 from trainwright_trainer.devices import devices_of
 from trainwright_trainer.files import digest_bytes
+from trainwright_trainer.measuring.gate import judge
 from trainwright_trainer.places import Places
-from trainwright_trainer.steps.evaluation import check_gate
 from trainwright_trainer.steps.training import (
     _cap_workers,
     _choose_cache,
@@ -96,18 +96,12 @@ def test_images_are_cached_in_memory_only_where_there_is_room(
     assert _choose_cache(settings, dataset, copies=1) == cache
 
 
-@pytest.mark.parametrize(("value", "passed"), [(0.7, True), (0.69999, False)])
-def test_the_gate_compares_the_chosen_metric(value: float, passed: bool) -> None:
-    gate = GateSettings(metric="mAP50", minimum=0.7)
-    assert check_gate({"mAP50": value, "mAP50to95": 0.1}, gate)[0] is passed
-
-
 def test_a_metric_that_is_no_number_is_left_out_and_passes_no_gate() -> None:
     found = yolo.pick_metrics({"metrics/mAP50(B)": nan, "metrics/mAP50-95(B)": inf, "metrics/recall(B)": 0.5})
     assert found == {"recall": 0.5}
-    passed, reason = check_gate(found, GateSettings(metric="mAP50", minimum=0.0))
-    assert not passed
-    assert "mAP50 on the test split is not a number" in reason
+    verdict = judge(found, {}, None, GateSettings(metric="mAP50", minimum=0.0))
+    assert not verdict.passed
+    assert "mAP50 on the test split is not a number" in verdict.reason
 
 
 def dataset_of(content: bytes, images: ImageCounts | None = None) -> Dataset:
