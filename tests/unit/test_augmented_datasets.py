@@ -77,7 +77,7 @@ def test_only_training_images_have_copies_and_they_lie_beside_them(source: Path,
 
 
 def test_the_same_again_anywhere_and_in_processes_beside_each_other(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     here = build(source, tmp_path / "here", copies=2)
     monkeypatch.setattr("trainwright_trainer.augmentation.copies._WORTH_PROCESSES", 1)
@@ -86,6 +86,7 @@ def test_the_same_again_anywhere_and_in_processes_beside_each_other(
     for kind in ("images", "labels"):
         ours = digest_tree(tmp_path / "here/dataset" / kind)
         assert ours == digest_tree(tmp_path / "there/dataset" / kind)
+    assert capfd.readouterr() == ("", "")  # processes have nothing to say of themselves
 
 
 def test_other_copies_come_of_another_seed_or_other_transforms(source: Path, tmp_path: Path) -> None:

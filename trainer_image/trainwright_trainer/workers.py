@@ -117,8 +117,9 @@ class _Worker:
     """One process that carries out a task."""
 
     def __init__(self, task: Task[Any]) -> None:
-        # -P: a module that lies in the current folder is not imported in place of ours.
-        command = [sys.executable, "-P", "-m", "trainwright_trainer.workers"]
+        # -P: a module that lies in the current folder is not imported in place of ours. As the package itself
+        # imports this module, -m would warn of running it twice.
+        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._send(task)
 
@@ -161,7 +162,7 @@ def _receive(pipe: IO[bytes]) -> bytes | None:
     return data if len(data) == length else None
 
 
-def _serve() -> None:
+def serve() -> None:
     """Answer batches until the input ends."""
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
@@ -180,7 +181,3 @@ def _serve() -> None:
                 "text": f"{error.strerror or error}: {error.filename or 'dataset'}",
             }
         _write(answers, json.dumps(reply).encode())
-
-
-if __name__ == "__main__":
-    _serve()
