@@ -58,6 +58,7 @@ class Program:
 
     folder: Path
     plan: RunPlan
+    confined_by: tuple[str, ...] = ()  # what starts it, in surroundings of its own
 
     @property
     def workspace(self) -> Path:
@@ -71,6 +72,7 @@ class Program:
         (self.folder / "plan.json").write_text(self.plan.to_json())
         return subprocess.Popen(
             [
+                *self.confined_by,
                 *(sys.executable, "-m", "trainwright_trainer", "run", "--attempt", str(attempt)),
                 *("--plan", str(self.folder / "plan.json"), "--workspace", str(self.workspace)),
                 *("--termination-message", str(self.folder / f"message-{attempt}"), *options),

@@ -72,6 +72,27 @@ def test_an_epoch_has_metrics_and_an_estimate() -> None:
     assert epochs[-1].progress.estimated_remaining_seconds == 0
 
 
+def test_a_batch_tells_where_the_training_is_and_when_it_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("trainwright_trainer.progress.time.monotonic", lambda: now)
+    progress = RunProgress(plan_of(SAMPLE), Recorder(), attempt=2, stop=Event())
+    progress.begin(Stage.TRAINING)
+    progress.resume_from(2)
+
+    def estimate(seconds: float, batch: int) -> int | None:
+        nonlocal now
+        now = 100 + seconds
+        progress.train_batch(3, 10, batch, 50)
+        return progress.report.progress.estimated_remaining_seconds
+
+    assert estimate(3, 1) is None  # the first batches load and compile: they say little
+    assert estimate(30, 25) == 450  # half an epoch in 30 s, seven and a half are left
+    told = progress.report.progress
+    assert (told.epoch, told.epochs, told.batch, told.batches) == (2, 10, 25, 50)
+    progress.finish_epoch(3, 10, {})
+    assert (progress.report.progress.epoch, progress.report.progress.batch) == (3, None)
+
+
 def test_steps_only_grow_and_every_stage_makes_some() -> None:
     plan, recorder = plan_of(SAMPLE), Recorder()
     walk(RunProgress(plan, recorder, attempt=1, stop=Event()), plan.stages)

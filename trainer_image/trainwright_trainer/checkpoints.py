@@ -66,6 +66,7 @@ class CheckpointFolder:
         self._folder = folder / training.removeprefix("sha256:")[:16]
         self._keep = keep
         self._training = training
+        self._copied: set[Digest] = set()  # by us: an epoch may be the newest and the best
         for other in set(folder.glob("*")) - {self._folder}:
             _LOG.warning("checkpoints of another dataset or plan are removed: %s", other.name)
             shutil.rmtree(other) if other.is_dir() else other.unlink()
@@ -101,7 +102,9 @@ class CheckpointFolder:
         return CheckpointManifest(training=self._training, last=checkpoint.note, best=self._read_note(_BEST))
 
     def _copy(self, source: Path, name: str, note: CheckpointNote) -> None:
-        copy_atomically(source, self.path_of(note))
+        if note.digest not in self._copied or not self.path_of(note).is_file():
+            copy_atomically(source, self.path_of(note))
+            self._copied.add(note.digest)
         write_atomically(self._note_path(name), note.model_dump_json(by_alias=True).encode())
         for old in self._names_by_age()[self._keep :]:
             self._note_path(old).unlink()

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from trainwright.errors import HostOutOfMemoryError, SharedMemoryError, StepError
+from trainwright.errors import HostOutOfMemoryError, PreemptedError, SharedMemoryError, StepError
 from trainwright_trainer import yolo, yolo_training
 from trainwright_trainer.failures import to_step_error, with_hint
 from trainwright_trainer.yolo_training import SavedEpoch, TrainingHooks, TrainingJob
@@ -28,7 +28,11 @@ from trainwright_trainer.yolo_training import SavedEpoch, TrainingHooks, Trainin
 _LOG = logging.getLogger(__name__)
 _LOCAL = "127.0.0.1"
 _SIGNALS_SECONDS = 3.0  # for so long a failure may be the consequence of another rank's death
-_MEANING = {signal.SIGBUS: SharedMemoryError, signal.SIGKILL: HostOutOfMemoryError}
+_MEANING: dict[int, type[StepError]] = {
+    signal.SIGBUS: SharedMemoryError,
+    signal.SIGKILL: HostOutOfMemoryError,
+    signal.SIGTERM: PreemptedError,  # sent to the whole group of processes
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def _listen(ranks: Sequence[_Rank], hooks: TrainingHooks) -> None:
 def _find_cause(ranks: Sequence[_Rank]) -> StepError | None:
     """Return the error of a rank that was killed: what the others then tell is only its consequence."""
     wait([rank.process.sentinel for rank in ranks], _SIGNALS_SECONDS)
-    return next((_explain(rank) for rank in ranks if (rank.process.exitcode or 0) < 0), None)
+    return next((_explain(rank) for rank in ranks if -(rank.process.exitcode or 0) in _MEANING), None)
 
 
 def _explain(rank: _Rank) -> StepError:
@@ -201,6 +205,8 @@ def _work(number: int, job: TrainingJob, settings: Path, port: int, connection: 
 
 def _name_rank(number: int, ranks: int, port: int, *, on_processors: bool) -> None:
     """Set what torch and Ultralytics read; Ultralytics does when it is first imported."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(processors // ranks, 1)))
     os.environ.update(
         RANK=str(number),
         LOCAL_RANK=str(number),
