@@ -106,6 +106,9 @@ def test_each_kind_has_a_watch_with_an_age(operator: OperatorProcess) -> None:
     told = read_health(operator).json()
     assert set(told["watchAgeSeconds"]) == KINDS
     assert all(age < 90 for age in told["watchAgeSeconds"].values())
+    metrics = requests.get(f"http://127.0.0.1:{operator.port}/metrics", timeout=5).text.splitlines()
+    series = sorted(line.split()[0] for line in metrics if line.startswith("trainwright_watch_age_seconds"))
+    assert series == sorted(f'trainwright_watch_age_seconds{{kind="{kind}"}}' for kind in KINDS)
 
 
 def test_an_api_server_that_is_started_again_is_heard_of_again(
