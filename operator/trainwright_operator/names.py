@@ -87,6 +87,8 @@ class Use(StrEnum):
     RECIPIENTS = "recipients"
     CHECKPOINT = "checkpoint"
     NOTIFY = "notify"
+    BUNDLE = "bundle"
+    PUBLISHERS = "publishers"
 
 
 class Phase(StrEnum):

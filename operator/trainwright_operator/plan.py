@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,16 @@ Object = dict[str, Any]
 
 MOST_GPUS = 16
 
+_MADE_BY_A_RUN = re.compile(r"(?P<model>[a-z0-9-]{1,40})-(?P<version>\d{4}-\d{2}-\d{2}-[0-9a-f]{8})")
+
 CHOICES = (
     ("dataset", "source"),
     ("dataset", "classes"),
     ("compute", "workspace"),
     ("checkpoint", "store"),
     ("delivery", "sealing", "recipients"),
+    ("delivery", "bundle", "recipients"),
+    ("delivery", "bundle", "publishers"),
 )
 """Sections with one member each: a run that chooses one replaces a default that chose another."""
 
@@ -84,7 +89,7 @@ def resolve_plan(run: Object, spec: TrainingRunSpec, class_map: str | None) -> R
     sections = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     body = {
         "run": {key: metadata[key] for key in ("name", "namespace", "uid")},
-        "model": sections["model"] | {"version": model_version(run)},
+        "model": _model(run, spec, sections["model"], problems),
         "dataset": _dataset(sections["dataset"], class_map, problems),
         # A dry run trains nothing, so it holds no GPU.
         "gpus": 0 if spec.dry_run else sections.get("compute", {}).get("gpus", 1),
@@ -114,6 +119,30 @@ def model_version(run: Object) -> str:
     """Return the version of the model this run makes: its date and eight digits of its uid."""
     metadata = run["metadata"]
     return f"{metadata['creationTimestamp'][:10]}-{metadata['uid'].replace('-', '')[:8]}"
+
+
+def _model(run: Object, spec: TrainingRunSpec, section: Object, problems: list[str]) -> Object:
+    """Return the plan's model section: the parent's name is that of a model and of a version of it."""
+    model = section | {"version": model_version(run)}
+    if spec.dry_run:  # it trains nothing, and has nothing to fetch a parent with
+        return {key: value for key, value in model.items() if key != "parent"}
+    if parent := section.get("parent"):
+        model["parent"] = split_version(parent, spec.model.name)
+        if model["parent"] is None:
+            problems.append(
+                f"spec.model.parent is {parent!r}, which is no MODEL-VERSION: name a version as"
+                f" {spec.model.name}-{model['version']}"
+            )
+    return model
+
+
+def split_version(name: str, model: str) -> Object | None:
+    """Return model and version of a version's name: one made by a run, or else any of this model."""
+    made = _MADE_BY_A_RUN.fullmatch(name)
+    if made:
+        return {"model": made["model"], "version": made["version"]}
+    version = name.removeprefix(f"{model}-")
+    return None if version == name else {"model": model, "version": version}
 
 
 def _argument_problems(spec: TrainingRunSpec) -> list[str]:
@@ -170,14 +199,23 @@ def _memory_problems(spec: TrainingRunSpec) -> list[str]:
 def _delivery_problems(spec: TrainingRunSpec) -> list[str]:
     """Delivery is asked for as a whole or not at all: half of it would end in a model nobody can fetch."""
     delivery = spec.delivery
+    if delivery is None and spec.model.parent and not spec.dry_run:
+        return [
+            "spec.model.parent needs spec.delivery: a parent is fetched from where models are delivered to"
+        ]
     if delivery is None or spec.dry_run:
         return []
-    needed = {
+    needed: dict[str, object] = {
         "spec.delivery.api.url": delivery.api and delivery.api.url,
         "spec.delivery.api.credentials": delivery.api and delivery.api.credentials,
         "spec.delivery.sealing.recipients": delivery.sealing and delivery.sealing.recipients,
         "spec.delivery.sealing.signingKey": delivery.sealing and delivery.sealing.signing_key,
     }
+    if spec.model.parent:
+        needed |= {
+            "spec.delivery.bundle.privateKey": delivery.bundle and delivery.bundle.private_key,
+            "spec.delivery.bundle.publishers": delivery.bundle and delivery.bundle.publishers,
+        }
     nowhere = "is set neither by the run nor by the operator's defaults: set it"
     return [f"{field} {nowhere}" for field, value in needed.items() if not value]
 
@@ -208,7 +246,8 @@ def _delivery(section: Object) -> Object:
     """Return the plan's delivery section: names of Secrets stay out, their files are mounted."""
     sealing = {key: value for key, value in section["sealing"].items() if key in ("format", "smallPart")}
     delivery = {key: section[key] for key in ("folder", "bucket") if key in section}
-    return delivery | {"api": {"url": section["api"]["url"]}, "sealing": sealing}
+    bundle = "recipients" in section.get("bundle", {})
+    return delivery | {"api": {"url": section["api"]["url"]}, "sealing": sealing, "bundle": bundle}
 
 
 def _checkpoint(section: Object) -> Object:

@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
-from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.api import Recipients, TrainingRunSpec
 from trainwright_operator.names import USE_LABEL, Use
 
 Object = dict[str, Any]
 
 CDN_KEY = "cdn.yaml"
+_KEY_RINGS = {Use.RECIPIENTS: "recipient's", Use.PUBLISHERS: "publisher's"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,28 @@ def _delivery_references(spec: TrainingRunSpec) -> list[Reference]:
     if sealing and sealing.signing_key:
         field, name = f"{root}.sealing.signingKey.secretName", sealing.signing_key.secret_name
         found.append(Reference(field, "Secret", name, Use.DELIVERY, ("publisher.key",)))
+    return found + _bundle_references(spec)
+
+
+def _bundle_references(spec: TrainingRunSpec) -> list[Reference]:
+    """Return what the training bundle of this version, and that of its parent, take."""
+    bundle, root = spec.delivery and spec.delivery.bundle, "spec.delivery.bundle"
+    if not bundle:
+        return []
+    found: list[Reference] = []
+    keys: dict[str, tuple[Recipients | None, Use]] = {"recipients": (bundle.recipients, Use.RECIPIENTS)}
+    if spec.model.parent:
+        keys["publishers"] = (bundle.publishers, Use.PUBLISHERS)
+    for field, (keys_of, use) in keys.items():
+        if keys_of and keys_of.secret_name:
+            found.append(Reference(f"{root}.{field}.secretName", "Secret", keys_of.secret_name, use))
+        elif keys_of and keys_of.config_map_name:
+            found.append(
+                Reference(f"{root}.{field}.configMapName", "ConfigMap", keys_of.config_map_name, use)
+            )
+    if spec.model.parent and bundle.private_key:
+        field, name = f"{root}.privateKey.secretName", bundle.private_key.secret_name
+        found.append(Reference(field, "Secret", name, Use.BUNDLE, ("bundle.key",)))
     return found
 
 
@@ -146,8 +169,8 @@ def _find_problem(reference: Reference, found: Object | None, namespace: str) ->
     missing = tuple(key for key in reference.keys if not held.get(key))
     if missing:
         wrong.append(f"lacks {_keys(missing)}")
-    if reference.use is Use.RECIPIENTS and not held:
-        wrong.append("holds no recipient: add one public key per entry")
+    if reference.use in _KEY_RINGS and not held:
+        wrong.append(f"holds no {_KEY_RINGS[reference.use]} key: add one public key per entry")
     return f"{reference.field}: {what} {' and '.join(wrong)}" if wrong else ""
 
 

@@ -129,7 +129,10 @@ class VerifiedModel(Contract):
 
 
 class SealedModel(Contract):
-    """Two encrypted files in the workspace: sealed once, uploaded as often as it takes."""
+    """Two encrypted files in the workspace: sealed once, uploaded as often as it takes.
+
+    `bundle` is the training bundle of the same version, sealed for recipients of its own.
+    """
 
     file_id: str
     plaintext_digest: Digest
@@ -138,6 +141,17 @@ class SealedModel(Contract):
     big_path: str
     small: PartReport
     big: PartReport
+    bundle: SealedModel | None = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All its files."""
+        return (self.small_path, self.big_path, *(self.bundle.paths if self.bundle else ()))
+
+    @property
+    def big_size(self) -> int:
+        """Bytes of all its big parts."""
+        return self.big.size + (self.bundle.big_size if self.bundle else 0)
 
 
 class Published(Contract):

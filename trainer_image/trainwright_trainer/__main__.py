@@ -68,6 +68,15 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     cdn_credentials: Annotated[Path | None, typer.Option(help="cdn.yaml; else the API gives it.")] = None,
     recipients: Annotated[Path | None, typer.Option(help="Public keys of those who may open it.")] = None,
     signing_key: Annotated[Path | None, typer.Option(help="publisher.key, which signs the model.")] = None,
+    bundle_recipients: Annotated[
+        Path | None, typer.Option(help="Public keys of those who may train the model further.")
+    ] = None,
+    bundle_key: Annotated[
+        Path | None, typer.Option(help="bundle.key, which opens the training bundle of a parent.")
+    ] = None,
+    publishers: Annotated[
+        Path | None, typer.Option(help="Verify keys of those who may have signed a parent.")
+    ] = None,
     checkpoints: Annotated[
         Path | None, typer.Option(help="Checkpoints; a folder store is below it, and written to.")
     ] = None,
@@ -110,6 +119,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         cdn_credentials,
         recipients,
         signing_key,
+        bundle_recipients,
+        bundle_key,
+        publishers,
         checkpoints,
         checkpoint_credentials,
         cache,

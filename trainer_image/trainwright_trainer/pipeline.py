@@ -21,10 +21,7 @@ from trainwright.artifacts import (
 from trainwright.contract import (
     Adjustments,
     Contract,
-    ModelReport,
     Outcome,
-    PartsReport,
-    PromotionReport,
     PublishingReport,
     RunPlan,
     RunReport,
@@ -33,10 +30,18 @@ from trainwright.contract import (
 )
 from trainwright.delivery import Fence
 from trainwright.errors import StorageError
+from trainwright_trainer.annotations.classes import refuse_other_classes
+from trainwright_trainer.bundles import Trained
 from trainwright_trainer.checkpoint_store import CheckpointStore, Reported
 from trainwright_trainer.checkpoint_uploads import CheckpointUploads
 from trainwright_trainer.failures import LogTail, describe_failure, to_step_error
 from trainwright_trainer.files import digest_bytes
+from trainwright_trainer.findings import (
+    describe_evaluation,
+    describe_model,
+    describe_parts,
+    describe_weights,
+)
 from trainwright_trainer.journal import Journal
 from trainwright_trainer.observers import Observer, Observers
 from trainwright_trainer.places import Places
@@ -45,6 +50,7 @@ from trainwright_trainer.stages import Step
 from trainwright_trainer.steps.dataset import build_dataset, dataset_is_whole
 from trainwright_trainer.steps.evaluation import evaluate_weights
 from trainwright_trainer.steps.export import export_model
+from trainwright_trainer.steps.parent import fetch_parent, find_parent
 from trainwright_trainer.steps.publishing import publish_model
 from trainwright_trainer.steps.sealing import seal_model
 from trainwright_trainer.steps.training import train_model
@@ -153,7 +159,7 @@ class _Execution:
             return RunResult(self._end(Outcome.GROUP_DONE), dataset, weights, evaluation)
         onnx = self._export(weights, dataset)
         verified = self._verify(onnx, weights, dataset)
-        sealed, published = self._deliver(onnx, evaluation)
+        sealed, published = self._deliver(onnx, Trained(weights, dataset, evaluation))
         if self._uploads is not None:  # whoever does not hear of our success must not train again
             self._uploads.finish()
         report = self._end(Outcome.SUCCEEDED)
@@ -165,12 +171,24 @@ class _Execution:
                 Stage.DATASET,
                 Dataset,
                 inputs=(self._plan.dataset.model_dump_json(),),
-                make=lambda: build_dataset(self._plan, self._places, self._progress),
+                make=self._build_for_parent,
                 files=lambda made: (made.manifest, made.summary, made.quarantine, f"{made.folder}/data.yaml"),
                 found=lambda made: {"dataset": made.report},
-                is_whole=lambda made: dataset_is_whole(made, self._places.workspace),
+                is_whole=self._is_ready,
             )
         )
+
+    def _build_for_parent(self) -> Dataset:
+        """Build the dataset, and refuse a parent that can't be trained on it: before any GPU has work."""
+        parent = fetch_parent(self._plan, self._places)
+        dataset = build_dataset(self._plan, self._places, self._progress)
+        if parent is not None:
+            refuse_other_classes(dataset.class_map, parent.class_map, str(self._plan.model.parent))
+        return dataset
+
+    def _is_ready(self, dataset: Dataset) -> bool:
+        has_parent = self._plan.model.parent is None or find_parent(self._plan, self._places) is not None
+        return has_parent and dataset_is_whole(dataset, self._places.workspace)
 
     def _train(self, dataset: Dataset) -> Weights:
         return self._do(
@@ -184,10 +202,11 @@ class _Execution:
                     self._places,
                     self._progress,
                     self._uploads,
+                    parent=find_parent(self._plan, self._places),
                     adjustments=self._progress.report.adjustments or UNCHANGED,
                 ),
                 files=lambda made: (made.path,),
-                found=self._describe_weights,
+                found=lambda made: describe_weights(made, self._plan),
             )
         )
 
@@ -197,9 +216,16 @@ class _Execution:
                 Stage.EVALUATION,
                 Evaluation,
                 inputs=(weights.digest, dataset.report.digest),
-                make=lambda: evaluate_weights(weights, dataset, self._plan, self._places, self._progress),
+                make=lambda: evaluate_weights(
+                    weights,
+                    dataset,
+                    self._plan,
+                    self._places,
+                    self._progress,
+                    find_parent(self._plan, self._places),
+                ),
                 files=lambda made: (made.details,),
-                found=self._describe_evaluation,
+                found=self._judge,
             )
         )
 
@@ -211,7 +237,7 @@ class _Execution:
                 inputs=(weights.digest, dataset.report.digest),
                 make=lambda: export_model(weights, dataset, self._plan, self._places, self._progress),
                 files=lambda made: made.files,
-                found=self._describe_model,
+                found=lambda made: describe_model(made, self._plan),
             )
         )
 
@@ -225,18 +251,17 @@ class _Execution:
             )
         )
 
-    def _deliver(
-        self, onnx: OnnxModel, evaluation: Evaluation
-    ) -> tuple[SealedModel | None, Published | None]:
+    def _deliver(self, onnx: OnnxModel, trained: Trained) -> tuple[SealedModel | None, Published | None]:
         if self._plan.delivery is None:
             return None, None
+        evaluation = trained.evaluation
         sealed = self._do(
             Step(
                 Stage.SEALING,
                 SealedModel,
                 inputs=(onnx.digest,),
-                make=lambda: seal_model(onnx, self._plan, self._places, self._progress),
-                files=lambda made: (made.small_path, made.big_path),
+                make=lambda: seal_model(onnx, self._plan, self._places, self._progress, trained),
+                files=lambda made: made.paths,
             )
         )
         published = self._do(
@@ -250,9 +275,9 @@ class _Execution:
                     self._plan,
                     self._places,
                     self._pass_fence,
-                    count_bytes(self._progress, 2 * sealed.big.size),  # sent once, and read back once
+                    count_bytes(self._progress, 2 * sealed.big_size),  # sent once, and read back once
                 ),
-                found=lambda made: self._describe_parts(onnx, evaluation, made),
+                found=lambda made: describe_parts(onnx, evaluation, made, self._plan),
             )
         )
         return sealed, published
@@ -286,35 +311,9 @@ class _Execution:
         self._fence(file_id)
         self._progress.describe(publishing=PublishingReport(file_id=file_id))
 
-    def _describe_weights(self, weights: Weights) -> dict[str, object]:
-        metrics = dict(weights.metrics)
-        if weights.batch_size != self._plan.training.batch_size:
-            metrics["batchSize"] = float(weights.batch_size)
-        return {"metrics": metrics, "resumed_from_epoch": weights.resumed_from_epoch}
-
-    def _describe_evaluation(self, evaluation: Evaluation) -> dict[str, object]:
-        """From here on the report's metrics are those of the test split."""
+    def _judge(self, evaluation: Evaluation) -> dict[str, object]:
         _LOG.info("%s", evaluation.gate_reason)
-        gate = {"gatePassed": float(evaluation.gate_passed)}
-        return {"metrics": {**self._progress.report.metrics, **evaluation.metrics, **gate}}
-
-    def _describe_model(self, onnx: OnnxModel) -> dict[str, object]:
-        name, version = self._plan.model.name, self._plan.model.version
-        return {"model": ModelReport(name=name, version=version, digest=onnx.digest, size=onnx.size)}
-
-    def _describe_parts(
-        self, onnx: OnnxModel, evaluation: Evaluation, published: Published
-    ) -> dict[str, object]:
-        model = ModelReport(
-            name=self._plan.model.name,
-            version=self._plan.model.version,
-            digest=onnx.digest,
-            size=onnx.size,
-            parts=PartsReport(small=published.small, big=published.big),
-        )
-        promotion = PromotionReport(promoted=evaluation.gate_passed, reason=evaluation.gate_reason)
-        publishing = PublishingReport(file_id=published.file_id)
-        return {"model": model, "publishing": publishing, "promotion": promotion}
+        return describe_evaluation(evaluation, self._progress.report.metrics)
 
     def _end(self, outcome: Outcome) -> RunReport:
         self._progress.end(outcome)

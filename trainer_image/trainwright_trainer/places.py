@@ -26,6 +26,9 @@ class Places:
     cdn_credentials: Path | None = None  # cdn.yaml, optionally ca.crt
     recipients: Path | None = None  # one public key per file, named by its key id
     signing_key: Path | None = None  # publisher.key
+    bundle_recipients: Path | None = None  # the same, of those who may train a version further
+    bundle_key: Path | None = None  # bundle.key, which opens the bundles of parents
+    publishers: Path | None = None  # one verify key per file: who may have signed a parent
     checkpoints: Path | None = None  # the root that the path of a checkpoint folder is below; written to
     checkpoint_credentials: Path | None = None  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optionally ca.crt
     cache: Path | None = None  # what was read of annotations, where several runs share it

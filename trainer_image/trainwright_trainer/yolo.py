@@ -12,7 +12,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainwright.contract import CURVE_POINTS
-from trainwright.errors import ConfigurationError
+from trainwright.errors import ConfigurationError, DataError
 from trainwright_trainer.measuring.results import ClassFigures, ImageResult, Validation
 
 Detections = NDArray[np.float32]
@@ -127,6 +127,42 @@ def strip(checkpoint: Path, target: Path) -> None:
 
     if not strip_optimizer(checkpoint, s=str(target)):
         raise ValueError(f"{checkpoint.name} is not a checkpoint")
+
+
+@dataclass(frozen=True)
+class PlainWeights:
+    """Weights as tensors, with the name of the architecture that they fill: nothing in it can run."""
+
+    architecture: str
+    classes: int
+    tensors: dict[str, Any]
+
+
+def take_apart(weights: Path) -> PlainWeights:
+    """Return the plain weights of a `.pt` file of ours."""
+    from ultralytics.nn.tasks import torch_safe_load
+
+    checkpoint, _ = torch_safe_load(weights)
+    model = checkpoint["model"]
+    return PlainWeights(Path(model.yaml["yaml_file"]).name, int(model.yaml["nc"]), model.state_dict())
+
+
+def put_together(plain: PlainWeights, names: Sequence[str], target: Path) -> None:
+    """Write plain weights as a `.pt` file; raise `DataError` where they fill no architecture we know."""
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    if not is_architecture(plain.architecture):
+        raise DataError(f"{plain.architecture!r} is none of the architectures that this release knows")
+    model = DetectionModel(plain.architecture, ch=3, nc=plain.classes, verbose=False)
+    try:
+        model.load_state_dict(plain.tensors, strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:200]
+        raise DataError(f"the weights do not fill {plain.architecture}: {reason}") from None
+    model.names = dict(enumerate(names))
+    model.args = {}
+    torch.save({"epoch": -1, "model": model.half(), "train_args": {}}, target)
 
 
 class Model:

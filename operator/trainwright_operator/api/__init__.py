@@ -47,7 +47,17 @@ from trainwright_operator.api.dataset import (
     Split,
 )
 from trainwright_operator.api.deadlines import Budget, Deadlines
-from trainwright_operator.api.delivery import Api, Cdn, Delivery, Recipients, Sealing, SmallPart
+from trainwright_operator.api.delivery import (
+    Api,
+    Bundle,
+    BundleRecipients,
+    Cdn,
+    Delivery,
+    PublisherKeys,
+    Recipients,
+    Sealing,
+    SmallPart,
+)
 from trainwright_operator.api.notify import Notify, SecretKey
 from trainwright_operator.api.profile import (
     ClusterTrainingProfile,
@@ -88,6 +98,8 @@ __all__ = [
     "BrightnessContrast",
     "BucketStore",
     "Budget",
+    "Bundle",
+    "BundleRecipients",
     "Cdn",
     "Checkpoint",
     "CheckpointSecret",
@@ -130,6 +142,7 @@ __all__ = [
     "ProfileSpec",
     "ProfileStatus",
     "ProfileVersion",
+    "PublisherKeys",
     "Queue",
     "Recipients",
     "Resources",

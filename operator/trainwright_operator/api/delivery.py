@@ -70,6 +70,59 @@ class Recipients(Section):
     )
 
 
+class BundleRecipients(Recipients):
+    """Who may train the model further: public keys. Set exactly one of its fields."""
+
+    rules = (
+        Rule(
+            one_of("secretName", "configMapName"),
+            "spec.delivery.bundle.recipients must have exactly one of secretName, configMapName",
+        ),
+    )
+
+
+class BundleSecret(Section):
+    """The Secret with the private key that opens training bundles."""
+
+    secret_name: ObjectName = Field(
+        description="Name of a Secret with the key bundle.key, the private key of a recipient of bundles. It"
+        " needs the label trainwright.dev/use: bundle."
+    )
+
+
+class PublisherKeys(Recipients):
+    """Who may have signed a parent: verify keys. Set exactly one of its fields."""
+
+    secret_name: ObjectName | None = Field(
+        default=None,
+        description="Name of a Secret with one verify key per entry, named by its key id; it needs the label"
+        " trainwright.dev/use: publishers.",
+    )
+    config_map_name: ObjectName | None = Field(
+        default=None,
+        description="Name of a ConfigMap with one verify key per entry, named by its key id; it needs the"
+        " label trainwright.dev/use: publishers.",
+    )
+
+    rules = (
+        Rule(
+            one_of("secretName", "configMapName"),
+            "spec.delivery.bundle.publishers must have exactly one of secretName, configMapName",
+        ),
+    )
+
+
+class Bundle(Section):
+    """Training bundles: what it takes to train a version further, sealed apart from the model itself.
+
+    With recipients a version gets one; a run with spec.model.parent needs privateKey and publishers.
+    """
+
+    recipients: BundleRecipients | None = None
+    private_key: BundleSecret | None = None
+    publishers: PublisherKeys | None = None
+
+
 class SmallPart(Section):
     """How much of a sealed model the small part holds: the larger of the two."""
 
@@ -99,7 +152,10 @@ class Sealing(Section):
 class Delivery(Section):
     """Where the finished model goes. Without it the run ends when the export is verified."""
 
-    built_in = built_in_of(contract.DeliverySettings)
+    # `bundle` is a section here: whether there is one is what the plan has of it.
+    built_in = {  # noqa: RUF012
+        name: value for name, value in built_in_of(contract.DeliverySettings).items() if name != "bundle"
+    }
 
     folder: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
         default=None, description="Folder of the resource API, and prefix in the bucket."
@@ -110,3 +166,4 @@ class Delivery(Section):
     api: Api | None = None
     cdn: Cdn | None = None
     sealing: Sealing | None = None
+    bundle: Bundle | None = None

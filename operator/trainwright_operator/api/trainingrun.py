@@ -40,6 +40,11 @@ class Model(Section):
     description: Annotated[str, Field(max_length=1024)] | None = Field(
         default=None, description="What people should know about the model."
     )
+    parent: Annotated[str, Field(max_length=104, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = Field(
+        default=None,
+        description="The published version to start from, as MODEL-VERSION: its weights take the place of"
+        " training.baseModel. It needs a training bundle, and spec.delivery.bundle the key to open it.",
+    )
 
 
 class TrainingRunSpec(RunSettings):

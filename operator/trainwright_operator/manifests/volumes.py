@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainwright.contract import RunPlan, StageGroup
-from trainwright_operator.api import TrainingRunSpec
+from trainwright_operator.api import Recipients, TrainingRunSpec
 from trainwright_operator.manifests.config import PLAN_KEY
 from trainwright_operator.names import plan_name, workspace_name
 from trainwright_operator.quantities import memory_limit
@@ -64,10 +64,16 @@ def pod_mounts(
     if claim and group in (None, StageGroup.DATASET):
         source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
         mounts.append(Mount("data", "/data", source, "--data"))
-    delivers = plan.delivery and group in (None, StageGroup.DELIVERY)
+    delivers = plan.delivery is not None and group in (None, StageGroup.DELIVERY)
+    fetches = plan.model.parent is not None and group in (None, StageGroup.DATASET)
+    if delivers or fetches:
+        mounts += _server_mounts(spec)
+    if fetches:
+        mounts += _parent_mounts(spec)
+    if delivers:
+        mounts += _sealing_mounts(spec)
     trains = group in (None, StageGroup.TRAINING)
-    delivery = _delivery_mounts(spec) if delivers else []
-    return mounts + delivery + (_checkpoint_mounts(spec, plan) if trains else [])
+    return mounts + (_checkpoint_mounts(spec, plan) if trains else [])
 
 
 def _checkpoint_mounts(spec: TrainingRunSpec, plan: RunPlan) -> list[Mount]:
@@ -99,7 +105,8 @@ def _own_volumes(spec: TrainingRunSpec) -> list[Mount]:
     return mounts
 
 
-def _delivery_mounts(spec: TrainingRunSpec) -> list[Mount]:
+def _server_mounts(spec: TrainingRunSpec) -> list[Mount]:
+    """Return the credentials of both servers."""
     root = "/etc/trainwright"
     delivery = spec.delivery
     mounts: list[Mount] = []
@@ -109,15 +116,45 @@ def _delivery_mounts(spec: TrainingRunSpec) -> list[Mount]:
     if delivery and delivery.cdn and delivery.cdn.credentials:
         source = _secret(delivery.cdn.credentials.secret_name)
         mounts.append(Mount("cdn-credentials", f"{root}/cdn", source, "--cdn-credentials"))
+    return mounts
+
+
+def _parent_mounts(spec: TrainingRunSpec) -> list[Mount]:
+    """Return what a parent is opened with: only the pod that fetches it has the private key."""
+    root, bundle = "/etc/trainwright", spec.delivery and spec.delivery.bundle
+    mounts: list[Mount] = []
+    if bundle and bundle.private_key:
+        mounts.append(
+            Mount("bundle-key", f"{root}/bundle", _secret(bundle.private_key.secret_name), "--bundle-key")
+        )
+    if bundle and bundle.publishers:
+        mounts.append(Mount("publishers", f"{root}/publishers", _key_ring(bundle.publishers), "--publishers"))
+    return mounts
+
+
+def _sealing_mounts(spec: TrainingRunSpec) -> list[Mount]:
+    """Return the keys that a model, and its training bundle, are sealed and signed with."""
+    root, delivery = "/etc/trainwright", spec.delivery
+    mounts: list[Mount] = []
     sealing = delivery.sealing if delivery else None
+    bundle = delivery.bundle if delivery else None
     if sealing and sealing.recipients:
-        secret, config_map = sealing.recipients.secret_name, sealing.recipients.config_map_name
-        source = _secret(secret) if secret else {"configMap": {"name": config_map}}
-        mounts.append(Mount("recipients", f"{root}/recipients", source, "--recipients"))
+        mounts.append(
+            Mount("recipients", f"{root}/recipients", _key_ring(sealing.recipients), "--recipients")
+        )
+    if bundle and bundle.recipients:
+        source, option = _key_ring(bundle.recipients), "--bundle-recipients"
+        mounts.append(Mount("bundle-recipients", f"{root}/bundle-recipients", source, option))
     if sealing and sealing.signing_key:
         source = _secret(sealing.signing_key.secret_name)
         mounts.append(Mount("signing-key", f"{root}/signing", source, "--signing-key"))
     return mounts
+
+
+def _key_ring(keys: Recipients) -> Object:
+    if keys.secret_name:
+        return _secret(keys.secret_name)
+    return {"configMap": {"name": keys.config_map_name}}
 
 
 def _secret(name: str) -> Object:

@@ -56,7 +56,9 @@ from trainwright.contract.evaluation import (
     Latency,
 )
 from trainwright.contract.plan import (
+    BUNDLE_SUFFIX,
     ModelSettings,
+    ParentSettings,
     RunIdentity,
     RunPlan,
 )
@@ -101,6 +103,7 @@ from trainwright.contract.words import (
 )
 
 __all__ = [
+    "BUNDLE_SUFFIX",
     "CURVE_POINTS",
     "LONGEST_CLASS_NAME",
     "MOST_CHECKPOINTS",
@@ -158,6 +161,7 @@ __all__ = [
     "OnlineAugmentation",
     "OnnxSettings",
     "Outcome",
+    "ParentSettings",
     "ParitySettings",
     "PartReport",
     "PartsReport",

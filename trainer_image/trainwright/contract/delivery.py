@@ -30,12 +30,17 @@ class ApiSettings(Contract):
 
 
 class DeliverySettings(Contract):
-    """Where the parts go. Credentials come as files, never in the plan."""
+    """Where the parts go. Credentials come as files, never in the plan.
+
+    With `bundle` each version gets a training bundle beside it, for recipients of its own: from that a later
+    run can train it further.
+    """
 
     folder: str = Field(default="models", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     bucket: str = Field(default="models", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     api: ApiSettings
     sealing: SealingSettings = SealingSettings()
+    bundle: bool = False
 
 
 class BucketStore(Contract):

@@ -3,8 +3,9 @@
 from trainwright.delivery.cdn import Cdn
 from trainwright.delivery.credentials import ApiCredentials, CdnCredentials
 from trainwright.delivery.fetcher import Fetched, Keys, Source, fetch, fetch_cdn_credentials
+from trainwright.delivery.pointers import name_parts, name_pointer
 from trainwright.delivery.publisher import Destination, Fence, Publication, publish
-from trainwright.delivery.resource_api import ResourceApi
+from trainwright.delivery.resource_api import FileMissingError, ResourceApi
 
 __all__ = [
     "ApiCredentials",
@@ -13,11 +14,14 @@ __all__ = [
     "Destination",
     "Fence",
     "Fetched",
+    "FileMissingError",
     "Keys",
     "Publication",
     "ResourceApi",
     "Source",
     "fetch",
     "fetch_cdn_credentials",
+    "name_parts",
+    "name_pointer",
     "publish",
 ]

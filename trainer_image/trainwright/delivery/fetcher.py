@@ -41,8 +41,10 @@ class Fetched:
     pointer: Pointer
 
 
-def fetch(model: str, version: str | None, source: Source, keys: Keys, to: Path) -> Fetched:
-    """Fetch a model's newest version, or that of a version or tag, to `{to}/{model}.{version}.onnx`.
+def fetch(  # noqa: PLR0913 - what is fetched, from where, opened by whom
+    model: str, version: str | None, source: Source, keys: Keys, to: Path, *, suffix: str = ".onnx"
+) -> Fetched:
+    """Fetch a model's newest version, or that of a version or tag, to `{to}/{model}.{version}{suffix}`.
 
     Both parts lie in a temporary folder inside `to`, which is gone afterwards, whatever happens.
     """
@@ -63,7 +65,7 @@ def fetch(model: str, version: str | None, source: Source, keys: Keys, to: Path)
             big,
             private_key=keys.private_key,
             publishers=keys.publishers,
-            destination=to / f"{model}.{pointer.version}.onnx",
+            destination=to / f"{model}.{pointer.version}{suffix}",
         )
     return Fetched(opened, pointer)
 

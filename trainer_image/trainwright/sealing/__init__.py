@@ -22,6 +22,7 @@ from trainwright.sealing.keys import (
     PublisherKey,
     Recipient,
     VerifyKey,
+    read_publishers,
     read_recipients,
     write_public_key,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "VerifyKey",
     "inspect",
     "open_sealed",
+    "read_publishers",
     "read_recipients",
     "seal",
     "write_public_key",

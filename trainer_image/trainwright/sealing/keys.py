@@ -12,10 +12,10 @@ import binascii
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -173,27 +173,39 @@ def write_public_key(key: Recipient | VerifyKey, path: Path) -> None:
     _create(path, key.to_text(), 0o644)
 
 
+PublicKey = TypeVar("PublicKey", Recipient, VerifyKey)
+
+
 def read_recipients(folder: Path) -> tuple[Recipient, ...]:
     """Read one public key per file, named by its key id, as a mounted Secret or ConfigMap has them.
 
     Everything that is wrong in the folder is told at once.
     """
+    return _read_folder(folder, Recipient.from_file, "recipient's public key")
+
+
+def read_publishers(folder: Path) -> tuple[VerifyKey, ...]:
+    """Read one verify key per file, named by its key id; everything that is wrong is told at once."""
+    return _read_folder(folder, VerifyKey.from_file, "publisher's verify key")
+
+
+def _read_folder(folder: Path, read: Callable[[Path], PublicKey], what: str) -> tuple[PublicKey, ...]:
     paths = sorted(path for path in _entries(folder) if not path.name.startswith(".") and path.is_file())
-    recipients, problems = [], []
+    found, problems = [], []
     for path in paths:
         try:
-            recipient = Recipient.from_file(path)
+            key = read(path)
         except KeyTextError as error:
             problems.append(str(error))
             continue
-        if recipient.key_id != path.name:
-            problems.append(f"{path} holds the key {recipient.key_id!r}: name the file by its key id")
-        recipients.append(recipient)
+        if key.key_id != path.name:
+            problems.append(f"{path} holds the key {key.key_id!r}: name the file by its key id")
+        found.append(key)
     if not paths:
-        problems.append(f"{folder} holds no recipient's public key")
+        problems.append(f"{folder} holds no {what}")
     if problems:
         raise KeyTextError("; ".join(problems), hint="make a pair with `trainwright keys new`")
-    return tuple(recipients)
+    return tuple(found)
 
 
 def fingerprint(raw: bytes) -> str:
@@ -205,7 +217,7 @@ def _entries(folder: Path) -> Iterable[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise KeyTextError(f"the folder of recipients {folder}: {error.strerror}") from None
+        raise KeyTextError(f"the folder of keys {folder}: {error.strerror}") from None
 
 
 def _create(path: Path, text: str, mode: int) -> None:

@@ -137,7 +137,10 @@ def _describe(settings: ServerSettings, keys: Places, gpus: int) -> dict[str, An
             hint="Give both, or neither: then the model stays below AZAION_ROOT_DIR.",
         )
     if keys.recipients is not None:
-        body["delivery"] = {"api": {"url": settings.api.url}}
+        body["delivery"] = {
+            "api": {"url": settings.api.url},
+            "bundle": keys.bundle_recipients is not None,
+        }
     else:
         _LOG.warning("no --recipients and --signing-key: the model stays below %s", folders.root / _MODELS)
     return body

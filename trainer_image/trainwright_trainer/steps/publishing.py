@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from trainwright.artifacts import Evaluation, Published, SealedModel
 from trainwright.bucket import OnBytes
-from trainwright.contract import DeliverySettings, RunPlan
-from trainwright.delivery import (
-    Cdn,
-    CdnCredentials,
-    Destination,
-    Fence,
-    Publication,
-    ResourceApi,
-    fetch_cdn_credentials,
-    publish,
-)
+from trainwright.contract import BUNDLE_SUFFIX, ModelSettings, RunPlan
+from trainwright.delivery import Fence, Publication, publish
 from trainwright.errors import ConfigurationError
 from trainwright_trainer.places import Places
+from trainwright_trainer.servers import connect_destination
 
 
 def publish_model(  # noqa: PLR0913, PLR0917 - what is published, how, and who may stop it
@@ -34,15 +26,19 @@ def publish_model(  # noqa: PLR0913, PLR0917 - what is published, how, and who m
     if plan.delivery is None:
         raise ConfigurationError("the plan has no delivery", hint="without one the run ends when verified")
     destination = connect_destination(plan.delivery, places)
+    if sealed.bundle is not None:  # first: whoever finds the version finds what it can be trained from
+        publish(
+            sealed.bundle,
+            places.workspace,
+            Publication(name_bundle(plan.model), promoted=False),
+            destination,
+            lambda _: fence(sealed.file_id),
+            on_bytes,
+        )
     publication = Publication(plan.model, promoted=evaluation.gate_passed)
     return publish(sealed, places.workspace, publication, destination, fence, on_bytes)
 
 
-def connect_destination(delivery: DeliverySettings, places: Places) -> Destination:
-    """Make the clients of both servers; the CDN's key pair comes from its folder, or else from the API."""
-    api = ResourceApi(delivery.api.url, places.read_account())
-    if places.cdn_credentials is not None:
-        credentials = CdnCredentials.from_folder(places.cdn_credentials, "uploader")
-    else:
-        credentials = fetch_cdn_credentials(api, delivery.folder, "uploader")
-    return Destination(api, Cdn(credentials, bucket=delivery.bucket), delivery.folder)
+def name_bundle(model: ModelSettings) -> ModelSettings:
+    """Return what a version's training bundle is published as: a version of its own that nothing promotes."""
+    return model.model_copy(update={"version": model.version + BUNDLE_SUFFIX, "tag": None})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainwright.artifacts import OnnxModel, SealedModel
-from trainwright.contract import RunPlan
-from trainwright.delivery.pointers import name_parts
+from trainwright.bucket import OnBytes
+from trainwright.contract import BUNDLE_SUFFIX, RunPlan, SmallPartSettings
+from trainwright.delivery import name_parts
 from trainwright.errors import ConfigurationError
 from trainwright.sealing import KeyTextError, PublisherKey, Recipient, read_recipients, seal
+from trainwright_trainer.bundles import Trained, make_bundle
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher, count_bytes
 
@@ -16,30 +19,71 @@ FOLDER = "sealed"
 SIGNING_KEY_FILE = "publisher.key"
 
 
-def seal_model(onnx: OnnxModel, plan: RunPlan, places: Places, watcher: Watcher) -> SealedModel:
-    """Seal the model for every recipient and prove that its parts open; nothing is uploaded."""
+def seal_model(
+    onnx: OnnxModel, plan: RunPlan, places: Places, watcher: Watcher, trained: Trained | None = None
+) -> SealedModel:
+    """Seal the model for every recipient and prove that its parts open; nothing is uploaded.
+
+    Where the plan asks for a training bundle, what was `trained` is sealed beside it, for other recipients.
+    """
     if plan.delivery is None:
         raise ConfigurationError("the plan has no delivery", hint="a model is sealed only to be delivered")
     recipients, publisher = _read_keys(places)
+    own = _read_bundle_recipients(places) if plan.delivery.bundle else ()
     folder = places.workspace / FOLDER
     _remove_unfinished(folder)
-    sealed = seal(
+    model = _Sealing(plan.delivery.sealing.small_part, publisher, folder)
+    sealed = model.seal(
         places.workspace / onnx.path,
-        folder,
-        name=name_parts(plan.model),
-        recipients=recipients,
-        publisher=publisher,
-        small_part=plan.delivery.sealing.small_part,
-        on_bytes=count_bytes(watcher, 2 * onnx.size),  # written once, and proven once
+        name_parts(plan.model),
+        recipients,
+        count_bytes(watcher, 2 * onnx.size),  # written once, and proven once
     )
     if sealed.plaintext_digest != onnx.digest:
         raise ConfigurationError(
             f"{onnx.path} is no longer the model that was exported",
             hint="the workspace was changed from outside: start the run again",
         )
-    return sealed.model_copy(
-        update={"small_path": f"{FOLDER}/{sealed.small_path}", "big_path": f"{FOLDER}/{sealed.big_path}"}
-    )
+    bundle = folder / "bundle.safetensors"
+    if not own or trained is None or not make_bundle(bundle, trained, onnx, plan, places.workspace):
+        return sealed
+    try:
+        name = name_parts(plan.model) + BUNDLE_SUFFIX
+        return sealed.model_copy(update={"bundle": model.seal(bundle, name, own, lambda _: watcher.linger())})
+    finally:
+        bundle.unlink()
+
+
+@dataclass(frozen=True)
+class _Sealing:
+    """How everything of one version is sealed."""
+
+    small_part: SmallPartSettings
+    publisher: PublisherKey
+    folder: Path
+
+    def seal(
+        self, source: Path, name: str, recipients: tuple[Recipient, ...], on_bytes: OnBytes
+    ) -> SealedModel:
+        """Seal one file; its parts are named from the workspace."""
+        sealed = seal(
+            source,
+            self.folder,
+            name=name,
+            recipients=recipients,
+            publisher=self.publisher,
+            small_part=self.small_part,
+            on_bytes=on_bytes,
+        )
+        paths = {"small_path": f"{FOLDER}/{sealed.small_path}", "big_path": f"{FOLDER}/{sealed.big_path}"}
+        return sealed.model_copy(update=paths)
+
+
+def _read_bundle_recipients(places: Places) -> tuple[Recipient, ...]:
+    try:
+        return read_recipients(_require(places.bundle_recipients, "recipients of training bundles"))
+    except KeyTextError as error:
+        raise ConfigurationError(str(error), hint=error.hint) from None
 
 
 def _read_keys(places: Places) -> tuple[tuple[Recipient, ...], PublisherKey]:

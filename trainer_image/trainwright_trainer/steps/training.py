@@ -9,9 +9,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainwright.artifacts import Dataset, Weights
+from trainwright.artifacts import Dataset, Parent, Weights
 from trainwright.contract import Adjustments, ArgumentValue, CheckpointReport, RunPlan, TrainingSettings
-from trainwright.errors import ConfigurationError, StepError
+from trainwright.errors import ConfigurationError, StepError, StorageError
 from trainwright.training_arguments import check_arguments
 from trainwright_trainer import ranks, yolo, yolo_training
 from trainwright_trainer.checkpoint_uploads import CheckpointUploads
@@ -41,9 +41,12 @@ def train_model(  # noqa: PLR0913 - what to train, from where, and who is told
     watcher: Watcher,
     uploads: CheckpointUploads | None = None,
     *,
+    parent: Parent | None = None,
     adjustments: Adjustments = UNCHANGED,
 ) -> Weights:
     """Train, or finish the training that an earlier attempt began; return the weights of the best epoch.
+
+    It begins with the weights of the parent, if there is one, and else with the plan's base model.
 
     It goes on from the newest checkpoint that is whole: in the workspace, or in the store of `uploads`.
     """
@@ -55,7 +58,8 @@ def train_model(  # noqa: PLR0913 - what to train, from where, and who is told
     if newest is not None:
         recorder.resume(newest)
     if newest is None or not newest.note.final:
-        _run_training(dataset, plan, places, recorder, newest, adjustments)
+        model = _choose_model(plan, places, parent)
+        _run_training(model, dataset, plan, places, recorder, newest, adjustments)
     elif not (places.workspace / HISTORY).is_file():
         _restore_history(newest, places.workspace)
     return _deliver_weights(folder, places.workspace, newest)
@@ -193,7 +197,20 @@ class _Recorder:
         self._watcher.finish_epoch(saved.epoch, saved.epochs, saved.metrics)
 
 
+def _choose_model(plan: RunPlan, places: Places, parent: Parent | None) -> str:
+    """Return what training begins with; weights of a parent are read as any others, and need no download."""
+    if plan.model.parent is None:
+        return _find_model(plan.training.base_model, places.weights)
+    if parent is None:  # never anything else instead
+        raise StorageError(
+            "the parent is no longer in the workspace", hint="The next attempt fetches it again."
+        )
+    _LOG.info("training begins with %s-%s", parent.model, parent.version)
+    return str(places.workspace / parent.weights)
+
+
 def _run_training(  # noqa: PLR0913, PLR0917 - what to train, from where, and how otherwise than planned
+    model: str,
     dataset: Dataset,
     plan: RunPlan,
     places: Places,
@@ -208,7 +225,6 @@ def _run_training(  # noqa: PLR0913, PLR0917 - what to train, from where, and ho
     if len(devices) > 1:
         arguments["batch"] = _share_batch(int(arguments["batch"]), len(devices))
     arguments["cache"] = _choose_cache(plan.training, dataset, copies=len(devices))
-    model = _find_model(plan.training.base_model, places.weights)
     hours = plan.training.max_hours
     job = yolo_training.TrainingJob(
         model=model,
