@@ -181,7 +181,10 @@ class _Execution:
     def _build_for_parent(self) -> Dataset:
         """Build the dataset, and refuse a parent that can't be trained on it: before any GPU has work."""
         parent = fetch_parent(self._plan, self._places)
-        dataset = build_dataset(self._plan, self._places, self._progress)
+        earlier = None
+        if parent is not None and parent.manifest is not None:
+            earlier = self._places.workspace / parent.manifest
+        dataset = build_dataset(self._plan, self._places, self._progress, earlier=earlier)
         if parent is not None:
             refuse_other_classes(dataset.class_map, parent.class_map, str(self._plan.model.parent))
         return dataset
