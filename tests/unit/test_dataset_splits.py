@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from trainwright.contract import SplitSettings
@@ -18,6 +18,8 @@ from trainwright_trainer.annotations.splitting import SPLITS, Entry, Split, divi
 
 SHARES = [(70, 20, 10), (34, 33, 33), (98, 1, 1), (1, 1, 98), (60, 15, 25)]
 percentages = st.sampled_from(SHARES)
+# On a busy machine any of these takes longer than Hypothesis expects.
+unhurried = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -79,6 +81,7 @@ def divide(entries: list[Entry], how: SplitSettings) -> dict[str, Split]:
     return {entry.name: division.split_of(position) for position, entry in enumerate(ordered)}
 
 
+@unhurried
 @given(entry_lists(), percentages, st.integers(0, 5))
 def test_every_split_is_disjoint_by_medium_content_and_look_and_not_empty(
     entries: list[Entry], shares: tuple[int, int, int], seed: int
@@ -97,6 +100,7 @@ def test_every_split_is_disjoint_by_medium_content_and_look_and_not_empty(
                 assert splits[one.name] == splits[other.name]
 
 
+@unhurried
 @given(entry_lists(), st.integers(0, 5))
 def test_images_that_look_the_same_may_be_apart_only_when_that_is_asked_for(
     entries: list[Entry], seed: int
@@ -109,6 +113,7 @@ def test_images_that_look_the_same_may_be_apart_only_when_that_is_asked_for(
     assert divide(entries, settings_for(seed=seed, near="Apart")) == splits
 
 
+@unhurried
 @given(st.integers(3, 500), percentages, st.integers(0, 3))
 def test_splits_of_single_images_have_between_half_and_twice_their_share(
     count: int, shares: tuple[int, int, int], seed: int
@@ -120,7 +125,7 @@ def test_splits_of_single_images_have_between_half_and_twice_their_share(
         assert counts[split] <= max(2 * count * share / 100, 1)
 
 
-@settings(max_examples=20)
+@unhurried
 @given(st.sampled_from([(70, 20, 10), (60, 15, 25)]), st.integers(0, 3), st.integers(0, 800))
 def test_an_image_keeps_its_side_when_images_are_added(
     shares: tuple[int, int, int], seed: int, added: int
@@ -131,7 +136,7 @@ def test_an_image_keeps_its_side_when_images_are_added(
     assert {name: after[name] for name in before} == before
 
 
-@settings(max_examples=20)
+@unhurried
 @given(entry_lists(40), st.integers(0, 3))
 def test_more_frames_of_the_same_media_leave_a_large_set_as_it_is(entries: list[Entry], seed: int) -> None:
     large = singles(range(100, 1100))
@@ -143,6 +148,7 @@ def test_more_frames_of_the_same_media_leave_a_large_set_as_it_is(entries: list[
     assert {name: after[name] for name in before} == before
 
 
+@unhurried
 @given(st.integers(3, 60), st.integers(0, 3))
 def test_one_more_image_moves_at_most_one_other_for_each_split_of_a_small_set(count: int, seed: int) -> None:
     before = divide(singles(range(count)), settings_for(seed=seed))
@@ -159,6 +165,7 @@ def test_when_an_image_joins_two_media_both_are_where_the_first_of_them_was() ->
         assert {name for name in before if after[name] != before[name]} <= {f"image-{second}"}
 
 
+@unhurried
 @given(entry_lists(), st.data())
 def test_images_of_an_earlier_dataset_stay_where_they_were(entries: list[Entry], data: st.DataObject) -> None:
     sides: dict[str, Split] = {f"media-{media}": data.draw(st.sampled_from(SPLITS)) for media in range(30)}

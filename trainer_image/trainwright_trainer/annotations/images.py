@@ -154,8 +154,8 @@ def _encode(pixels: Image.Image, kind: str) -> bytes:
 
 
 def _look_of(image: Image.Image) -> bytes:
-    grey = image.convert("L")  # the mean of each of its parts, whatever the size
-    return grey.resize(LOOK_SIZE, Image.Resampling.BOX, reducing_gap=2.0).tobytes()
+    grey = image.convert("L")  # then the exact mean of each part: the same whatever the size of the image
+    return grey.resize(LOOK_SIZE, Image.Resampling.BOX).tobytes()
 
 
 def _trim_jpeg(data: bytes) -> bytes:

@@ -20,6 +20,9 @@ _MARGIN = 2  # levels of grey; less is noise of the encoder
 _MIN_EDGES = 8  # of the 64 differences, those that must say something
 _MOST_BITS = 3
 _BAND_BOUNDS = (0, 11, 22, 33, 44, 54, 64)
+_ALL_BITS = np.uint64(2**64 - 1)
+_NEXT_OF_THE_SAME = 8  # by brightness: a chain joins them all
+_SPEAKERS = 4
 _MOST_NEIGHBOURS = 64  # compared with each image among those with the same bits in three bands
 _MOST_DIFFERENCE = 2.5  # mean over the grey pixels, brightness of the whole set aside
 _MOST_BRIGHTNESS = 16.0
@@ -29,8 +32,18 @@ def find_lookalikes(looks: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return pairs of rows that look alike; the rows are looks."""
     hashes, judged = _hash_looks(looks)
     order = judged[np.lexsort((looks[judged].sum(axis=1), hashes[judged]))]
-    pairs = [_compare(looks, hashes, order, mask) for mask in _masks()]
+    pairs = [_compare(looks, hashes, order, _ALL_BITS, _NEXT_OF_THE_SAME)]
+    # Many may have the very same bits; a few of them stand for all when others are compared with them.
+    few = order[_positions_in_runs(hashes[order]) < _SPEAKERS]
+    pairs += [_compare(looks, hashes, few, mask, _MOST_NEIGHBOURS) for mask in _masks()]
     return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _positions_in_runs(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return how many of the same value come before each one; the values are sorted."""
+    positions = np.arange(len(values))
+    starts = np.where(np.append(True, values[1:] != values[:-1])[: len(values)], positions, 0)
+    return positions - np.maximum.accumulate(starts)
 
 
 def _hash_looks(looks: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -52,14 +65,18 @@ def _masks() -> list[np.uint64]:
 
 
 def _compare(
-    looks: NDArray[np.uint8], hashes: NDArray[np.uint64], order: NDArray[np.int64], mask: np.uint64
+    looks: NDArray[np.uint8],
+    hashes: NDArray[np.uint64],
+    order: NDArray[np.int64],
+    mask: np.uint64,
+    neighbours: int,
 ) -> NDArray[np.int64]:
     """Return the near-duplicates among those whose masked bits are the same."""
     keys = hashes[order] & mask
     rows = order[np.argsort(keys, kind="stable")]
     keys = hashes[rows] & mask
     found = [np.empty((0, 2), np.int64)]
-    for distance in range(1, _MOST_NEIGHBOURS + 1):
+    for distance in range(1, neighbours + 1):
         near = np.flatnonzero(keys[distance:] == keys[:-distance])
         if not len(near):
             break

@@ -33,6 +33,7 @@ from trainwright_trainer.annotations.looks import find_lookalikes
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _NONE = -1
+_PAIRS_AT_ONCE = 65536  # as Python numbers they take much more memory
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,10 @@ def _join(count: int, joined: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
         return position
 
     for pairs in joined:
-        for left, right in pairs.tolist():
-            first, second = sorted((find(left), find(right)))
-            root[second] = first
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            for left, right in pairs[start : start + _PAIRS_AT_ONCE].tolist():
+                first, second = sorted((find(left), find(right)))
+                root[second] = first
     return np.array([find(position) for position in range(count)], np.int64)
 
 
