@@ -152,10 +152,7 @@ class Sealing(Section):
 class Delivery(Section):
     """Where the finished model goes. Without it the run ends when the export is verified."""
 
-    # `bundle` is a section here: whether there is one is what the plan has of it.
-    built_in = {  # noqa: RUF012
-        name: value for name, value in built_in_of(contract.DeliverySettings).items() if name != "bundle"
-    }
+    built_in = built_in_of(contract.DeliverySettings)
 
     folder: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(
         default=None, description="Folder of the resource API, and prefix in the bucket."

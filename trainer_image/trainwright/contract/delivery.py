@@ -40,7 +40,7 @@ class DeliverySettings(Contract):
     bucket: str = Field(default="models", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     api: ApiSettings
     sealing: SealingSettings = SealingSettings()
-    bundle: bool = False
+    bundle: bool | None = None  # a run has a section of that name, so there is no default to tell
 
 
 class BucketStore(Contract):
