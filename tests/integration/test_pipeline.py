@@ -22,6 +22,7 @@ from trainwright.artifacts import Dataset, Evaluation, OnnxModel, Parent, Verifi
 from trainwright.contract import ClassMap, EvaluationDetails, ExitCode, RunReport, Stage
 from trainwright.errors import StepError
 from trainwright_trainer import Places, execute
+from trainwright_trainer.files import digest_file
 from trainwright_trainer.observers import Moment
 from trainwright_trainer.steps.evaluation import evaluate_weights
 from trainwright_trainer.steps.verification import verify_model
@@ -120,6 +121,15 @@ def test_nothing_is_asked_of_a_network_or_written_outside_the_workspace(interrup
         "message-2",
         "message-3",
     }
+
+
+def test_a_page_about_the_run_is_left_beside_the_model(interrupted: Interrupted) -> None:
+    page = interrupted.program.report(3).report
+    assert page is not None, interrupted.output
+    assert digest_file(interrupted.program.workspace / page.path) == page.digest
+    text = (interrupted.program.workspace / page.path).read_text()
+    assert "Metrics on the validation split" in text
+    assert (interrupted.program.workspace / "report" / "model-card.md").is_file()
 
 
 def test_a_finished_plan_is_recalled_and_nothing_is_done_again(trained: Program) -> None:

@@ -46,6 +46,8 @@ from trainwright_trainer.journal import Journal
 from trainwright_trainer.observers import Observer, Observers
 from trainwright_trainer.places import Places
 from trainwright_trainer.progress import RunProgress
+from trainwright_trainer.report.findings import Made
+from trainwright_trainer.report.writing import write_report
 from trainwright_trainer.stages import Step
 from trainwright_trainer.steps.dataset import build_dataset, dataset_is_whole
 from trainwright_trainer.steps.evaluation import evaluate_weights
@@ -159,6 +161,7 @@ class _Execution:
             return RunResult(self._end(Outcome.GROUP_DONE), dataset, weights, evaluation)
         onnx = self._export(weights, dataset)
         verified = self._verify(onnx, weights, dataset)
+        self._write_report(Made(dataset, weights, evaluation, onnx, verified))
         sealed, published = self._deliver(onnx, Trained(weights, dataset, evaluation))
         if self._uploads is not None:  # whoever does not hear of our success must not train again
             self._uploads.finish()
@@ -253,6 +256,11 @@ class _Execution:
                 make=lambda: verify_model(onnx, weights, dataset, self._plan, self._places, self._progress),
             )
         )
+
+    def _write_report(self, made: Made) -> None:
+        """Write it anew in each attempt: it is quick, and follows from what the stages made."""
+        seconds = self._progress.report.finished_stages
+        self._progress.describe(report=write_report(self._plan, made, self._places.workspace, seconds))
 
     def _deliver(self, onnx: OnnxModel, trained: Trained) -> tuple[SealedModel | None, Published | None]:
         if self._plan.delivery is None:

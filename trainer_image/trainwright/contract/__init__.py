@@ -76,6 +76,7 @@ from trainwright.contract.report import (
     Progress,
     PromotionReport,
     PublishingReport,
+    ReportFile,
     RunReport,
 )
 from trainwright.contract.training import (
@@ -168,6 +169,7 @@ __all__ = [
     "Progress",
     "PromotionReport",
     "PublishingReport",
+    "ReportFile",
     "RunIdentity",
     "RunPlan",
     "RunReport",

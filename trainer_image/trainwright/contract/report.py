@@ -123,6 +123,14 @@ class PromotionReport(Contract):
     reason: str = Field(max_length=256, description="What the gate found.")
 
 
+class ReportFile(Contract):
+    """The report of the run: a page in its workspace, which needs nothing else to be read."""
+
+    path: str = Field(max_length=256, description="Where it is, below the run's workspace.")
+    digest: Digest = Field(description="Digest of the page.")
+    size: int = Field(ge=0, description="Size in bytes.")
+
+
 class FailureReport(Contract):
     """Why the execution ended, in words a user can act on."""
 
@@ -175,6 +183,7 @@ class RunReport(Contract):
     model: ModelReport | None = None
     publishing: PublishingReport | None = None
     promotion: PromotionReport | None = None
+    report: ReportFile | None = None
     outcome: Outcome | None = Field(default=None, description="How it ended; empty while it runs.")
     failure: FailureReport | None = None
 
