@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -276,6 +277,8 @@ def peak_of(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Return the most bytes that were held while so many candidates were read and divided."""
     monkeypatch.setattr("trainwright_trainer.annotations.readers._WORTH_PROCESSES", count + 1)
     folder.mkdir()
+    gc.collect()
+    gc.freeze()  # the collector looks the less often the more objects there are, and other tests made many
     tracemalloc.start()
     try:
         with open_ledger(folder / "ledger.sqlite") as ledger:
@@ -286,6 +289,7 @@ def peak_of(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 def test_memory_does_not_grow_with_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
