@@ -140,7 +140,7 @@ def _fix_shapes(graph: Any, settings: OnnxSettings, image_size: int, *, end_to_e
     said = graph.output[0].type.tensor_type.shape
     if settings.nms and not end_to_end:
         said.dim[1].dim_value, said.dim[2].dim_value = MAX_DETECTIONS, 6
-    if end_to_end and said.dim[1].dim_value < MAX_DETECTIONS:
+    if end_to_end and 0 < said.dim[1].dim_value < MAX_DETECTIONS:  # 0 where the graph does not say
         _LOG.warning(
             "the output has %d rows instead of %d: on %d pixels an end-to-end head has no more places",
             said.dim[1].dim_value,
