@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,13 @@ from trainwright_trainer.ingestion.ingestor import Ingestor
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 CREATED, EDITED, VALIDATED, DELETED = Status
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect them here, where the mark above holds, and not in some later test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
