@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +71,45 @@ def test_a_stream_is_caught_up_with_and_from_there_on_followed(broker: RabbitMq,
         assert not thread.is_alive()
     assert sorted(p.name for p in (tmp_path / "data/images").iterdir()) == ["frame-1.png", "frame-2.png"]
     assert [p.name for p in (tmp_path / "data_deleted/images").iterdir()] == ["frame-3.png"]
+
+
+def test_the_command_catches_up_and_says_what_it_did(broker: RabbitMq, tmp_path: Path) -> None:
+    stream = "commanded"
+    publish(broker, [single("frame-1", CREATED, 1, image=draw(1)), b"\xc1 nonsense"], stream)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "RABBITMQ_USER").write_text(broker.account.user)
+    (secret / "RABBITMQ_PASSWORD").write_text(broker.account.password)
+    root = tmp_path / "root"
+    root.mkdir()
+    environment = {
+        **os.environ,
+        "RABBITMQ_HOST": broker.host,
+        "RABBITMQ_PORT": str(broker.port),
+        "RABBITMQ_QUEUE_NAME": stream,
+        "AZAION_ROOT_DIR": str(root),
+    }
+    program = [sys.executable, "-m", "trainwright_trainer", "annotations"]
+    told = subprocess.run(
+        [*program, "catch-up", "--credentials", str(secret)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert told.stdout == "at offset 1: 1 created, 1 poison; 1 annotations changed\n"
+    assert broker.account.password not in told.stderr
+    left = subprocess.run(
+        [*program, "replay-dead-letters", "--credentials", str(secret)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert "1 encoding: it is not msgpack" in left.stdout
+    assert (root / "data-seed/images/frame-1.png").is_file()
 
 
 def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
