@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "ml"  # the documents' own
 GETTING_STARTED = ROOT / "docs" / "getting-started.md"
+WITH_KEYS = (GETTING_STARTED, GETTING_STARTED.with_name("fine-tuning.md"))
 
 # These wait for an operator, and none runs here: what they say shows that they were understood.
 WITHOUT_OPERATOR = {
@@ -74,7 +75,7 @@ def played(kubectl: Kubectl, folder: Path) -> Iterator[list[tuple[Command, str]]
 
 def is_played(command: Command) -> bool:
     program, *words = command.words
-    ours = command.block.path == GETTING_STARTED and words[:2] in (["keys", "new"], ["user", "add"])
+    ours = command.block.path in WITH_KEYS and words[:2] in (["keys", "new"], ["user", "add"])
     return ours or (program == "kubectl" and command.block.line > 0)
 
 

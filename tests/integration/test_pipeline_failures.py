@@ -49,7 +49,8 @@ FOLDER = {"source": {"folder": {}}}
 @pytest.mark.parametrize(
     ("fields", "exit_code", "message"),
     [
-        ({"dataset": FOLDER}, ExitCode.DATA, "no images found"),
+        ({"dataset": {**FOLDER, "classes": {"inline": ["bolt"]}}}, ExitCode.DATA, "no images found"),
+        ({"dataset": FOLDER}, ExitCode.DATA, "the class file 'classes.json' is not in the source"),
         (
             {"training": {"arguments": {"mosiac": 1}}},
             ExitCode.USER_CONFIG,
@@ -57,7 +58,7 @@ FOLDER = {"source": {"folder": {}}}
         ),
         ({"training": {"baseModel": "../x.pt"}}, ExitCode.USER_CONFIG, "baseModel '../x.pt' is no file"),
         ({"training": {"baseModel": "yolo99n.yaml"}}, ExitCode.USER_CONFIG, "no known architecture"),
-        ({"gpus": 2}, ExitCode.USER_CONFIG, "compute.gpus is 2"),
+        ({"gpus": 2}, ExitCode.GPU_FAULT, "compute.gpus is 2, but none of them can be seen"),
     ],
 )
 def test_a_plan_that_can_not_be_carried_out(

@@ -58,8 +58,7 @@ def train_model(  # noqa: PLR0913 - what to train, from where, and who is told
     if newest is not None:
         recorder.resume(newest)
     if newest is None or not newest.note.final:
-        model = _choose_model(plan, places, parent)
-        _run_training(model, dataset, plan, places, recorder, newest, adjustments)
+        _run_training(parent, dataset, plan, places, recorder, newest, adjustments)
     elif not (places.workspace / HISTORY).is_file():
         _restore_history(newest, places.workspace)
     return _deliver_weights(folder, places.workspace, newest)
@@ -210,7 +209,7 @@ def _choose_model(plan: RunPlan, places: Places, parent: Parent | None) -> str:
 
 
 def _run_training(  # noqa: PLR0913, PLR0917 - what to train, from where, and how otherwise than planned
-    model: str,
+    parent: Parent | None,
     dataset: Dataset,
     plan: RunPlan,
     places: Places,
@@ -227,7 +226,7 @@ def _run_training(  # noqa: PLR0913, PLR0917 - what to train, from where, and ho
     arguments["cache"] = _choose_cache(plan.training, dataset, copies=len(devices))
     hours = plan.training.max_hours
     job = yolo_training.TrainingJob(
-        model=model,
+        model=_choose_model(plan, places, parent),
         data=places.workspace / dataset.folder / "data.yaml",
         folder=places.workspace / FOLDER / "ultralytics",
         devices=devices,
