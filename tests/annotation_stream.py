@@ -47,7 +47,11 @@ def single(  # what one message tells
     more: tuple[Any, ...] = (),
 ) -> bytes:
     created = datetime.fromtimestamp(at(minute) / 1_000_000, UTC)
-    found = json.dumps([detection()] if detections is None else detections)
+    found = (
+        detections
+        if isinstance(detections, str)
+        else json.dumps([detection()] if detections is None else detections)
+    )
     body = [created, name, "medium", "00:00:01", suffix, found, image or b"", role, "someone@example.com", 0]
     return msgpack.packb([*body, int(status), *more], datetime=True)
 

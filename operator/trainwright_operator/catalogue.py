@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from trainwright_operator.api import ProfileSpec
+from trainwright_operator.gone import Gone
 from trainwright_operator.names import CLUSTER_PROFILE_KIND
 from trainwright_operator.snapshot import Snapshot
 
@@ -33,6 +34,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._profiles: dict[ProfileKey, Object] = {}
         self._snapshots: dict[str, Snapshot] = {}
+        self._gone = Gone()
 
     def find(self, key: ProfileKey) -> Object | None:
         """Return the profile of this key."""
@@ -44,6 +46,8 @@ class Catalogue:
     def keep(self, item: Object) -> ProfileKey | None:
         """Remember a profile; return its key if its spec is another than before."""
         key = key_of(item)
+        if _uid(item) in self._gone:
+            return None
         known = self._profiles.get(key)
         if known is not None and _version(known) > _version(item) and _uid(known) == _uid(item):
             return None
@@ -54,6 +58,7 @@ class Catalogue:
     def forget(self, item: Object) -> ProfileKey | None:
         """Drop a profile that was deleted, not one made since by its name; return its key."""
         key = key_of(item)
+        self._gone.add(_uid(item))
         if key in self._profiles and _uid(self._profiles[key]) == _uid(item):
             del self._profiles[key]
             return key
@@ -68,7 +73,7 @@ class Catalogue:
         known = {key for key in self._profiles if key.kind == kind and namespace in (None, key.namespace)}
         gone = known - listed.keys()
         for key in gone:
-            del self._profiles[key]
+            self._gone.add(_uid(self._profiles.pop(key)))
         return gone | {changed for item in listed.values() if (changed := self.keep(item)) is not None}
 
     def snapshot(self, digest: str) -> Snapshot | None:

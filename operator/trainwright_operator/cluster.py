@@ -250,10 +250,10 @@ class Cluster:
     ) -> Object:
         if method != "GET" and not self.may_write():
             raise NotLeadingError(f"{method} {path}: not the leader any more")
-        headers = {"Content-Type": content_type, **self._authorization()}
         data = None if body is None else orjson.dumps(body)
         url = self._login.server + path
         try:
+            headers = {"Content-Type": content_type, **self._authorization()}
             async with self._session.request(
                 method, url, params=query, data=data, headers=headers
             ) as response:
@@ -262,7 +262,7 @@ class Cluster:
                     answer: Object = orjson.loads(await response.read())
                     return answer
                 raise await _as_error(response)
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # also of an answer that is no JSON
             self.on_answer(method, 0)
             raise ApiError(0, "Unreachable", f"{method} {path}: {error!r}") from error
 

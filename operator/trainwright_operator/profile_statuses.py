@@ -10,7 +10,7 @@ from typing import Any
 
 from trainwright_operator.basis import KINDS_OF_PROFILES
 from trainwright_operator.catalogue import ProfileKey
-from trainwright_operator.cluster import ApiError, Cluster
+from trainwright_operator.cluster import ApiError, Cluster, NotLeadingError
 from trainwright_operator.packed import profile_word
 from trainwright_operator.profiles import count_runs, describe_profile, judge_profile
 from trainwright_operator.settings import OperatorSettings
@@ -51,7 +51,7 @@ class ProfileStatuses:
         while True:
             try:
                 await self.write()
-            except ApiError as error:
+            except (ApiError, NotLeadingError) as error:
                 logger.warning("the status of profiles can't be written: %s", error)
             await asyncio.sleep(PAUSE_SECONDS)
 

@@ -107,8 +107,12 @@ class WorkQueue:
             try:
                 with about(*key):
                     pause = await self._look_at(key)
-            finally:
-                self._working.pop(key, None)
+            except asyncio.CancelledError:
+                del self._working[key]
+                self._again.discard(key)
+                self.add(key)  # whoever works next begins with it anew
+                raise
+            del self._working[key]
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from trainwright_operator.catalogue import Catalogue, ProfileKey
+from trainwright_operator.gone import Gone
 from trainwright_operator.names import FINAL_PHASES, RUN_KIND, Phase
 from trainwright_operator.packed import Packed, pack, profile_word, run_key
 from trainwright_operator.queue import Key
@@ -18,13 +19,14 @@ class Store:
     """An index of objects by kind and run; it only remembers, and is never the truth about absence.
 
     What we wrote ourselves is kept at once, and watches and lists may tell of it later, or of what was
-    before: an older version never replaces a newer one.
+    before: an older version never replaces a newer one, and what is gone does not come back.
     """
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[Key, dict[str, Packed]]] = {
             kind: defaultdict(dict) for kind in (RUN_KIND, "Job", "Pod")
         }
+        self._gone = Gone()
         self.profiles = Catalogue()
 
     def run(self, key: Key) -> Object | None:
@@ -89,7 +91,9 @@ class Store:
 
     def forget(self, kind: str, item: Object) -> Key | None:
         """Drop an object that was deleted, not one made since by its name; return the key of its run."""
-        return self._forget(kind, pack(kind, item))
+        packed = pack(kind, item)
+        self._gone.add(packed.uid)
+        return self._forget(kind, packed)
 
     def replace(
         self, kind: str, items: Iterable[Packed], version: int, namespace: str | None = None
@@ -104,7 +108,10 @@ class Store:
         newer = (item for item in before if item.version > version)
         for item in (*items, *newer):
             self._keep(kind, item)
-        changed = _versions(before) ^ _versions(self._all(kind, namespace))
+        after = self._all(kind, namespace)
+        for uid in {item.uid for item in before} - {item.uid for item in after}:
+            self._gone.add(uid)
+        changed = _versions(before) ^ _versions(after)
         return {key for key, _, _ in changed if key is not None}
 
     def _controlled(self, kind: str, run: Object, uid: str) -> list[Object]:
@@ -114,7 +121,7 @@ class Store:
         return [item.unpack() for item in found if item.controller == uid]
 
     def _keep(self, kind: str, item: Packed) -> Key | None:
-        if item.key is not None:
+        if item.key is not None and item.uid not in self._gone:
             siblings = self._objects[kind][item.key]
             siblings[item.name] = _newest(siblings.get(item.name), item)
         return item.key

@@ -18,9 +18,11 @@ Object = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 GONE = 410  # what happened since is not known any more: only a new list tells what is
+FORBIDDEN = 403
 BOOKMARK = "BOOKMARK"
 FIRST_PAUSE = 0.2  # seconds, after a request that failed; doubled with each
 LONGEST_PAUSE = 5.0
+REFUSED_SECONDS = 30.0  # before we ask again for what we have no right to
 STEADY_SECONDS = 5.0  # a watch that lasted this long did not fail, however it ended
 
 
@@ -72,7 +74,19 @@ class Watch:
             try:
                 await self._follow(await self._list())
             except ApiError as error:
-                await self._rest(error)
+                if error.status == FORBIDDEN and self.scope.namespace is not None:
+                    self._do_without(error)
+                    await asyncio.sleep(REFUSED_SECONDS)
+                else:
+                    await self._rest(error)
+
+    def _do_without(self, error: ApiError) -> None:
+        """Let the other namespaces go on: rights end with a namespace, and no new start brings them back."""
+        logger.warning(
+            "%s of namespace %s are refused: %s", self.scope.kind.plural, self.scope.namespace, error
+        )
+        self._heard = self._list_time = time.monotonic()
+        self._listed.set()
 
     async def _list(self) -> int:
         """Have all objects told anew; return the version of the list."""
@@ -116,8 +130,9 @@ class Watch:
             if raised.status == GONE:
                 raise
             error = raised
-        if time.monotonic() - begun >= STEADY_SECONDS:
-            self._pause = FIRST_PAUSE
+        finally:
+            if time.monotonic() - begun >= STEADY_SECONDS:
+                self._pause = FIRST_PAUSE
         await self._rest(error)
         return version
 

@@ -97,6 +97,14 @@ POISON = {
     "a program's suffix": (single("a", CREATED, 1, image=draw(1), suffix=".exe"), "extension"),
     "a box outside": (single("a", CREATED, 1, image=draw(1), detections=[detection(0, 1.5)]), "detections"),
     "no detections": (single("a", CREATED, 1, image=draw(1), detections="{"), "detections"),
+    "an endless number": (
+        single(
+            "a", CREATED, 1, image=draw(1), detections='[{"cl":0,"x":1' + "0" * 400 + ',"y":0,"w":0,"h":0}]'
+        ),
+        "unexpected",
+    ),
+    "a list for a role": (single("a", CREATED, 1, image=draw(1), role=[]), "unexpected"),  # type: ignore[arg-type]
+    "an image of a game": (single("a", CREATED, 1, image=b"DDS " + bytes(200)), "image"),
     "no names": (bulk([], DELETED, 1), "names"),
     "many created": (bulk(["a", "b"], CREATED, 1), "status"),
 }
@@ -177,6 +185,38 @@ def test_an_offset_file_that_makes_no_sense_is_an_error_and_not_a_start_from_the
     (tmp_path / "offset.yaml").write_text("offset: many\n")
     with pytest.raises(DataError, match=r"offset is 'many', no offset"), Ingestor(tmp_path):
         pass
+
+
+def test_a_take_over_that_was_interrupted_is_made_when_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "images" / "old.jpg").write_text("old")
+    (tmp_path / "offset.yaml").write_text("offset: many\n")
+    with pytest.raises(DataError), Ingestor(tmp_path):
+        pass
+    (tmp_path / "offset.yaml").write_text("offset: 7\n")
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        assert ingestor.offset == 6
+        ingestor.apply([received(7, bulk(["old"], DELETED, 1))])
+    assert list(read_trees(tmp_path)) == ["data_deleted/images/old.jpg"]
+
+
+def test_a_batch_that_unpacks_to_much_is_applied_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainwright_trainer.ingestion import ingestor as module
+
+    messages = [received(n, single(f"frame-{n}", CREATED, n, image=draw(n))) for n in range(5)]
+    monkeypatch.setattr(module, "_UNPACKED_BYTES", len(draw(0)) + 1)
+    recorded = []
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        record = ingestor.ledger.record
+        ingestor.ledger.record = lambda new, *, offset: (  # type: ignore[method-assign]
+            recorded.append(offset),
+            record(new, offset=offset),
+        )
+        ingestor.apply(messages)
+    assert recorded == [1, 3, 4]
+    assert len(read_trees(tmp_path)) == 10
 
 
 def test_a_second_consumer_of_the_same_trees_is_refused(tmp_path: Path) -> None:

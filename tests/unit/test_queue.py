@@ -127,3 +127,24 @@ def test_what_is_at_work_is_finished_and_nothing_else_begun_when_it_settles() ->
 
     assert asyncio.run(run())
     assert begun == done == [A]
+
+
+def test_a_key_whose_worker_is_cancelled_is_there_for_whoever_works_next() -> None:
+    seen: Counter[Key] = Counter()
+
+    async def reconcile(key: Key) -> None:
+        seen[key] += 1
+        if seen[key] == 1:
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        queue = WorkQueue(reconcile, workers=1)
+        queue.add(A)
+        for _ in range(2):
+            task = asyncio.create_task(queue.run())
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert seen == {A: 2}

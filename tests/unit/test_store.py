@@ -104,3 +104,22 @@ def test_a_version_is_known_once_it_was_kept() -> None:
     assert store.knows("Job", job)
     assert not store.knows("TrainingRun", run_at(10))
     assert not store.knows("TrainingRun", run_at(9, uid="made since"))
+
+
+def test_what_is_deleted_does_not_come_back_with_the_answer_to_a_request_of_ours() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(9))
+    store.forget("TrainingRun", run_at(11))
+    store.keep("TrainingRun", run_at(10, phase="Running"))  # the answer, which was under way meanwhile
+    assert store.run(KEY) is None
+    store.keep("TrainingRun", run_at(12, uid="another"))
+    store.keep("TrainingRun", run_at(10, phase="Running"))
+    assert store.run(KEY) == run_at(12, uid="another")
+
+
+def test_what_a_list_lacks_does_not_come_back_either() -> None:
+    store = Store()
+    store.keep("TrainingRun", run_at(9))
+    store.replace("TrainingRun", [], 11)
+    store.keep("TrainingRun", run_at(10, phase="Running"))
+    assert store.run(KEY) is None

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from trainwright_devstack.processes import free_port
 from trainwright_operator import cluster, watch
-from trainwright_operator.cluster import PODS, Listing, connect
+from trainwright_operator.cluster import PODS, ApiError, Cluster, Listing, connect
 from trainwright_operator.login import Login
 from trainwright_operator.watch import Scope, Watch
 
@@ -86,6 +86,28 @@ class Listener:
 
     def hear(self, _: Scope, type_: str, item: Object) -> None:
         self.heard.append(f"{type_} {item['metadata']['name']}")
+
+
+def test_a_namespace_without_rights_keeps_nobody_waiting_and_counts_as_heard_of() -> None:
+    class Refused(Cluster):
+        async def pages(self, *_: Any) -> AsyncIterator[Listing]:
+            raise ApiError(403, "Forbidden", "the namespace is gone, and so is the right")
+            yield
+
+    async def run() -> None:
+        async with connect(Login("http://127.0.0.1:1")) as api:
+            refused = Refused(api._login, api._session)
+            alone = Watch(refused, Scope(PODS, "gone"), Listener(), 300)
+            everywhere = Watch(refused, Scope(PODS), Listener(), 300)
+            tasks = [asyncio.create_task(each.run()) for each in (alone, everywhere)]
+            await asyncio.wait_for(alone.refresh(60), 5)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(everywhere.refresh(60), 0.2)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(run())
 
 
 def follow(

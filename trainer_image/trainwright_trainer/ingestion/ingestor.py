@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ FOLDER = ".trainwright"
 SLICE = 500
 """So many names of one message are applied at once; other messages are applied between the slices."""
 
+_UNPACKED_BYTES = 64 * 1024 * 1024  # of images that are held at once
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,23 +64,24 @@ class Ingestor:
         folder = self._root / FOLDER
         self._trees.create()
         folder.mkdir(exist_ok=True)
-        self._lock = lock_workspace(folder)
-        self._lock.__enter__()
-        self.dead_letters = DeadLetters(folder / "dead-letters")
-        self.offset_file = OffsetFile(self._root / "offset.yaml")
-        self.ledger = Ledger(folder, durable=self._sync)
-        if self.ledger.is_new:
-            self._take_over()
-        self._read = self.ledger.offset
-        self._begun = self.ledger.begun
+        with ExitStack() as stack:
+            stack.callback(self._trees.close)
+            stack.enter_context(lock_workspace(folder))
+            self.dead_letters = DeadLetters(folder / "dead-letters")
+            self.offset_file = OffsetFile(self._root / "offset.yaml")
+            self.ledger = Ledger(folder, durable=self._sync)
+            stack.callback(self.ledger.close)
+            if self.ledger.is_new:
+                self._take_over()
+            self._read = self.ledger.offset
+            self._begun = self.ledger.begun
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ledger.close()
-        self._trees.close()
-        self._lock.__exit__(kind, error, trace)
+        self._open.close()
 
     @property
     def offset(self) -> int | None:
@@ -93,24 +96,38 @@ class Ingestor:
     def apply(self, batch: Sequence[Received]) -> Results:
         """Apply messages, and a slice of those with many names; when this returns all of it is durable."""
         results = Results()
-        messages = []
-        for received in batch:
-            message = self._read_or_keep(received, results)
-            if message is not None and len(message.names) > SLICE:
-                self._bulk.append((received.offset, message, 0))
-            elif message is not None:
-                messages.append(message)
-            self._read = received.offset
-        events = [event for message in messages for event in message.events()]
-        events += self._next_slice()
-        images = {digest: image for message in messages for digest, image in message.images()}
-        if batch:
-            self.ledger.begin(batch[-1].offset)
-        new = self._place(events, images, results, again=self._is_again())
-        self.ledger.record(new, offset=self._finished())
+        left = deque(batch)
+        while True:
+            messages, last = self._read_some(left, results)
+            if last is not None:
+                self.ledger.begin(last)
+            events = [event for message in messages for event in message.events()]
+            events += self._next_slice()
+            images = {digest: image for message in messages for digest, image in message.images()}
+            new = self._place(events, images, results, again=self._is_again())
+            self.ledger.record(new, offset=self._finished())
+            if not left:
+                break
         if self.offset is not None:
             self.offset_file.write(self.offset)
         return results
+
+    def _read_some(self, left: deque[Received], results: Results) -> tuple[list[Message], int | None]:
+        """Take messages, no more than fit into memory unpacked; return them, and the last one's offset."""
+        messages: list[Message] = []
+        size, last = 0, None
+        while left and size < _UNPACKED_BYTES:
+            received = left.popleft()
+            message = self._read_or_keep(received, results)
+            self._read = last = received.offset
+            if message is None:
+                continue
+            if len(message.names) > SLICE:
+                self._bulk.append((received.offset, message, 0))
+                continue
+            messages.append(message)
+            size += len(message.image or b"")
+        return messages, last
 
     def replay_dead_letters(self) -> Results:
         """Try the dead letters again; those that can be applied now leave the folder."""

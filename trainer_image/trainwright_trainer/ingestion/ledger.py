@@ -29,7 +29,6 @@ class Ledger:
     """The ledger of one root of data trees; `durable` makes every entry survive a loss of power."""
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        self.is_new = not (folder / FILE).exists()
         try:
             self._database = sqlite3.connect(folder / FILE, check_same_thread=False, isolation_level=None)
             # No write-ahead log: it needs shared memory, which network file systems do not have.
@@ -48,6 +47,11 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was recorded yet, not even what an earlier consumer left."""
+        return self._fact("images") is None
 
     @property
     def offset(self) -> int | None:

@@ -36,6 +36,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VALIDATORS = frozenset({20, 40, 1000})
 """Roles whose word counts: validator, administrator, administrator of the API."""
 
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 STATUS_PROPERTY = "AnnotationStatus"
 _GZIP = b"\x1f\x8b"
 _NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,200}")
@@ -85,7 +86,15 @@ def read_message(body: bytes, properties: Mapping[Any, Any], *, broker_time: int
 
     `broker_time`, in microseconds, is when the broker had it: no event is later, whatever a clock said.
     """
-    fields = _unpack(body)
+    try:
+        return _read_fields(_unpack(body), properties, broker_time)
+    except PoisonError:
+        raise
+    except Exception as error:  # whatever a hostile message leads a library to: the stream goes on
+        raise PoisonError("unexpected", f"reading it ended with {type(error).__name__}") from error
+
+
+def _read_fields(fields: list[Any], properties: Mapping[Any, Any], broker_time: int) -> Message:
     bulk = next((index for index in (0, 1) if isinstance(fields[index], list)), None)
     if bulk is not None:
         return _read_bulk(fields, bulk, properties, broker_time)
@@ -186,7 +195,7 @@ def _check_image(image: Any) -> bytes:
     if not isinstance(image, bytes) or not image:
         raise PoisonError("image", "it has no image")
     try:
-        with Image.open(BytesIO(image)) as opened:
+        with Image.open(BytesIO(image), formats=_FORMATS) as opened:
             width, height = opened.size
     except Image.DecompressionBombError as error:
         raise PoisonError("image", "its image is a decompression bomb") from error

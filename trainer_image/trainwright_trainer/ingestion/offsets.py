@@ -67,6 +67,6 @@ class OffsetFile:
     def _unreadable(self, why: str) -> DataError:
         return DataError(
             f"{self.path}: {why}",
-            hint="Write `offset: NUMBER` of the last message that was applied, or remove the file to read the"
-            " stream from its beginning: messages that were applied change nothing.",
+            hint="Write `offset: NUMBER` of the last message that was applied, or remove the file: then the"
+            " stream is read from its beginning, where there is no ledger yet.",
         )
