@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -23,7 +24,7 @@ from trainwright_trainer.annotations.items import Item, Picture, Rule, Rules
 from trainwright_trainer.annotations.ledger import open_ledger
 from trainwright_trainer.annotations.manifest import read_images
 from trainwright_trainer.annotations.readers import read_candidates
-from trainwright_trainer.annotations.readings import ObjectStore
+from trainwright_trainer.annotations.readings import ObjectStore, Reading
 from trainwright_trainer.annotations.sample import DrawnSource, SampleCandidate
 from trainwright_trainer.annotations.splitting import SPLITS, divide_entries
 from trainwright_trainer.places import Places
@@ -296,3 +297,29 @@ def test_memory_does_not_grow_with_images(tmp_path: Path, monkeypatch: pytest.Mo
     few = peak_of(200, tmp_path / "few", monkeypatch)
     many = peak_of(2200, tmp_path / "many", monkeypatch)
     assert (many - few) / 2000 < 1000  # bytes for each image more, of which it has 65,536
+
+
+def test_what_could_not_be_read_for_now_is_read_again_and_what_is_unfit_is_not(tmp_path: Path) -> None:
+    with open_ledger(tmp_path / "ledger.sqlite") as ledger:
+        for rule in (Rule.CRASH, Rule.UNREADABLE, Rule.LABEL_RANGE):
+            ledger.record(rule.encode(), Reading(rule, rule, "because"))
+        known = [rule for rule in Rule if ledger.find_image(rule.encode()) is not None]
+    assert known == [Rule.LABEL_RANGE]
+
+
+def test_what_an_interrupted_build_left_in_the_store_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, data = ObjectStore(tmp_path), b"an image"
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", raise_full)
+        full.setattr(Path, "replace", raise_full)
+        with pytest.raises(OSError, match="No space left"):
+            store.keep(data)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    digest, _ = store.keep(data)
+    assert store.path_of(digest).read_bytes() == data
+
+
+def raise_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -119,5 +120,5 @@ def _unpack(packed: bytes, target: Path) -> None:
                 if file.tell() > _MOST_MANIFEST_BYTES:
                     raise DataError("the bundle's manifest has no end")
                 file.write(piece)
-    except (OSError, EOFError) as error:  # what gzip makes of bytes that are none
+    except (OSError, EOFError, zlib.error) as error:  # what gzip makes of bytes that are none
         raise DataError(f"the bundle's manifest is damaged: {error}") from None

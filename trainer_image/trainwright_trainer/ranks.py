@@ -96,6 +96,9 @@ def _listen(ranks: Sequence[_Rank], hooks: TrainingHooks) -> None:
             rank = running[connection]  # type: ignore[index]
             try:
                 told = rank.connection.recv()
+            except OSError:  # it ended with something of ours unread
+                rank.process.join()
+                raise _explain(rank) from None
             except EOFError:
                 del running[rank.connection]
                 rank.process.join()
@@ -107,7 +110,11 @@ def _listen(ranks: Sequence[_Rank], hooks: TrainingHooks) -> None:
                     logging.getLogger(told.logger).log(told.level, "%s", told.text)
                 case _Called():
                     getattr(hooks, told.hook)(*told.arguments)
-                    rank.connection.send(None)
+                    try:
+                        rank.connection.send(None)
+                    except OSError:  # it was killed meanwhile
+                        rank.process.join()
+                        raise _explain(rank) from None
                 case StepError():
                     raise _find_cause(ranks) or told
 

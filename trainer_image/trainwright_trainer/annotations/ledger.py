@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainwright_trainer.annotations.items import Rule
 from trainwright_trainer.annotations.readings import Reading
 from trainwright_trainer.annotations.splitting import Entry, Split
 
@@ -36,6 +37,7 @@ CREATE TABLE wanted (
 DROP TABLE IF EXISTS earlier;
 CREATE TABLE earlier (image BLOB PRIMARY KEY, split TEXT NOT NULL) WITHOUT ROWID;
 """
+_PASSING = (Rule.CRASH, Rule.UNREADABLE)  # rights and memory may be there the next time
 _FIT = "FROM wanted JOIN readings USING (key) WHERE rule = ''"
 
 
@@ -73,9 +75,12 @@ class Ledger:
         return self._database.execute("SELECT 1 FROM wanted WHERE name = ?", (name,)).fetchone() is not None
 
     def find_image(self, key: bytes) -> tuple[str, int, int] | None:
-        """Return digest, size and time of the image of an earlier reading; the digest is empty if unfit."""
-        query = "SELECT image, image_size, image_time FROM readings WHERE key = ?"
-        row = self._database.execute(query, (key,)).fetchone()
+        """Return digest, size and time of the image of an earlier reading; the digest is empty if unfit.
+
+        What could not be read for reasons that are not in the file is to be tried again.
+        """
+        query = "SELECT image, image_size, image_time FROM readings WHERE key = ? AND rule NOT IN (?, ?)"
+        row = self._database.execute(query, (key, *_PASSING)).fetchone()
         return None if row is None else (row[0].hex(), row[1], row[2])
 
     def record(self, key: bytes, reading: Reading) -> None:

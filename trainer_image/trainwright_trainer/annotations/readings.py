@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 from trainwright_trainer.annotations.items import Item, Repair, Rule, Rules, UnfitError
 from trainwright_trainer.annotations.sources import Candidate
@@ -78,13 +79,15 @@ class ObjectStore:
         except FileNotFoundError:
             same = False
         if not same:
-            partial = path.with_name(f".{digest}.{os.getpid()}")  # several builds may share the store
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Several builds may share the store; what one of them left is in nobody's way.
+            partial = path.with_name(f".{digest}.{uuid4().hex}")
             try:
                 _write_read_only(partial, data)
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write_read_only(partial, data)
-            partial.replace(path)
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
         return digest, path.stat().st_mtime_ns
 
 
@@ -137,6 +140,6 @@ def _area_of(numbers: list[float]) -> float:
 
 
 def _write_read_only(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o444)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

@@ -102,7 +102,7 @@ def begin_run(settings: ServerSettings, keys: Places, *, gpus: int, today: date)
     account = ApiCredentials(settings.api.email, settings.api.password.get_secret_value())
     with lock_workspace(unfinished):
         for left in unfinished.glob(f".{MODEL}-*"):
-            shutil.rmtree(left)
+            _remove(left)
         body = _describe(settings, keys, gpus)
         plan = _find_unfinished(unfinished, body) or _name_anew(root, body, today)
         workspace = unfinished / plan.run.name
@@ -192,7 +192,15 @@ def _forget(workspace: Path) -> None:
     """Remove a workspace at once: one without its journal would be trained in again from the beginning."""
     leaving = workspace.with_name(f".{workspace.name}")
     workspace.rename(leaving)
-    shutil.rmtree(leaving)
+    _remove(leaving)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as that goes: what is left of it takes space, and is no reason to fail."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        _LOG.warning("%s can't be removed, and is no longer needed: %s", folder, error.strerror)
 
 
 def _put_folder(final: Path, fill: Callable[[Path], None]) -> None:
