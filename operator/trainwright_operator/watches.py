@@ -24,7 +24,7 @@ from trainwright_operator.watch import Scope, Watch
 
 Object = dict[str, Any]
 
-BINDING_SECONDS = 0.2  # most pods get a node this soon: what is to say of both is one write
+STARTING_SECONDS = 0.2  # most pods get a node, and that begins with them, this soon: it is one write
 # Selected by the API server: without these every Pod of the cluster would be sent to us.
 SELECTORS = {JOBS: RUN_LABEL, PODS: RUN_LABEL}
 WATCHED = (PROFILES, CLUSTER_PROFILES, RUNS, JOBS, PODS)
@@ -104,8 +104,8 @@ class Watches:
         key = remember(kind.kind, item)
         if key is None:
             return
-        if kind is PODS and type_ != "DELETED" and _is_about_to_be_bound(item):
-            self._queue.add_later(key, BINDING_SECONDS)
+        if kind is PODS and type_ != "DELETED" and _is_starting(item):
+            self._queue.add_later(key, STARTING_SECONDS)
         else:
             self._queue.add(key)
 
@@ -128,6 +128,6 @@ def _typed(kind: Kind, item: Object) -> Object:
     return {"apiVersion": kind.api_version, "kind": kind.kind} | item
 
 
-def _is_about_to_be_bound(pod: Object) -> bool:
-    """Whether the scheduler has not yet said anything of a pod."""
-    return not pod["spec"].get("nodeName") and not pod.get("status", {}).get("conditions")
+def _is_starting(pod: Object) -> bool:
+    """Whether no container of a pod has run yet: scheduler and kubelet have more to say of it, and soon."""
+    return pod.get("status", {}).get("phase", "Pending") == "Pending"

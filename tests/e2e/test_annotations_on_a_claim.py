@@ -17,7 +17,7 @@ Object = dict[str, Any]
 
 CLAIM = "annotations"
 UNFIT = {
-    "belt2_000": "image can't be decoded",
+    "belt2_000": "it can't be decoded",
     "belt5_000": "outside 0..1",
     "belt7_000": "class id 9 is not in the class map",
     "belt9_000": "4 columns, not 5",
@@ -102,7 +102,7 @@ def test_too_much_unfit_fails_the_run_with_counts_and_the_first_reasons(runs: di
     failure = runs["unfit"]["failure"]
     assert (failure["cause"], failure["stage"], failure["exitCode"]) == ("Data", "Dataset", ExitCode.DATA)
     assert "4 of 12 annotations are unfit (33.3 %, at most 15 % are allowed)" in failure["message"]
-    assert "belt2_000: image can't be decoded" in failure["message"]
+    assert "belt2_000: image is no JPEG, PNG, WebP or BMP" in failure["message"]
     assert "maxCorruptPercent" in failure["hint"]
 
 

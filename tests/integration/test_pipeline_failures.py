@@ -49,8 +49,7 @@ FOLDER = {"source": {"folder": {}}}
 @pytest.mark.parametrize(
     ("fields", "exit_code", "message"),
     [
-        ({"dataset": {**FOLDER, "classes": {"inline": ["bolt"]}}}, ExitCode.DATA, "no images found"),
-        ({"dataset": FOLDER}, ExitCode.DATA, "the class file 'classes.json' is not in the source"),
+        ({"dataset": FOLDER}, ExitCode.DATA, "no images found"),
         (
             {"training": {"arguments": {"mosiac": 1}}},
             ExitCode.USER_CONFIG,

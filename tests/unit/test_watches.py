@@ -57,16 +57,19 @@ def test_a_job_wakes_its_run() -> None:
     ("spec", "status", "depth"),
     [
         ({}, {"phase": "Pending"}, 0),
-        ({"nodeName": "node"}, {"phase": "Pending"}, 1),
-        ({}, {"conditions": [{"type": "PodScheduled", "status": "False"}]}, 1),
+        ({"nodeName": "node"}, {"phase": "Pending"}, 0),
+        ({"nodeName": "node"}, {"phase": "Running"}, 1),
+        ({"nodeName": "node"}, {"phase": "Failed"}, 1),
     ],
 )
-def test_a_pod_is_looked_at_once_the_scheduler_has_spoken(spec: Object, status: Object, depth: int) -> None:
+def test_a_pod_is_looked_at_at_once_when_it_runs_or_has_ended(
+    spec: Object, status: Object, depth: int
+) -> None:
     pod = make_pod(1) | {"spec": spec, "status": status}
     assert depth_after((PODS, "ADDED", pod)) == depth
 
 
-def test_a_pod_the_scheduler_says_nothing_of_is_looked_at_a_moment_later() -> None:
+def test_a_pod_that_starts_is_looked_at_a_moment_later() -> None:
     async def observe() -> Key:
         seen: asyncio.Future[Key] = asyncio.get_running_loop().create_future()
 

@@ -112,27 +112,31 @@ class FolderSource:
             )
 
     def _files(self) -> Iterator[ListedFile]:
-        images, trees = 0, trees_of(self.settings)
-        for tree, name in enumerate(trees):
+        for tree, name in enumerate(trees_of(self.settings)):
             for folder in (f"{name}/{kind}" for kind in self.format.image_folders):
                 for file, stamp in scan_folder(self.root / folder):
                     stem, suffix = os.path.splitext(file)  # noqa: PTH122 - a million names: no objects for them
                     if suffix.lower() in IMAGE_SUFFIXES:
-                        images += 1
                         yield ListedFile(tree, stem, "image", f"{folder}/{file}", stamp)
             for folder in (f"{name}/{kind}" for kind in self.format.label_folders):
                 for file, stamp in scan_folder(self.root / folder):
                     if self.format.is_label(file):
                         stem, _ = os.path.splitext(file)  # noqa: PTH122
                         yield ListedFile(tree, stem, "label", f"{folder}/{file}", stamp)
-        if not images:
-            raise no_images(f"{tree}/{kind}" for tree in trees for kind in self.format.image_folders)
 
 
 def trees_of(settings: DatasetSettings) -> tuple[str, ...]:
     """Return the wanted trees below the root; of two annotations of one name that of the first counts."""
     directories = settings.directories
     return (directories.data, directories.seed) if settings.include_seed else (directories.data,)
+
+
+def require_images(root: Path, settings: DatasetSettings, kind: FileFormat) -> None:
+    """Raise `DataError` for a root without a single image."""
+    folders = [f"{tree}/{folder}" for tree in trees_of(settings) for folder in kind.image_folders]
+    files = (file for folder in folders for file, _ in scan_folder(root / folder))
+    if not any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
+        raise no_images(folders)
 
 
 def no_images(looked_at: Iterable[str]) -> DataError:

@@ -9,7 +9,7 @@ from trainwright.errors import DataError
 from trainwright_trainer.annotations.classes import load_classes
 from trainwright_trainer.annotations.coco import CocoSource, find_coco_files
 from trainwright_trainer.annotations.coco_files import read_categories
-from trainwright_trainer.annotations.folder import FolderSource, trees_of
+from trainwright_trainer.annotations.folder import FolderSource, require_images, trees_of
 from trainwright_trainer.annotations.formats import FILE_FORMATS, find_format
 from trainwright_trainer.annotations.sources import Source
 
@@ -20,6 +20,7 @@ def open_folder(root: Path, settings: DatasetSettings) -> Source:
     """Return the source below a root; COCO's categories are its classes unless a class map is given."""
     kind = find_format(root, trees_of(settings), settings.format)
     if kind != "Coco":
+        require_images(root, settings, FILE_FORMATS[kind])  # said first: a wrong path has no class map either
         return FolderSource(root, settings, load_classes(settings.classes, root), FILE_FORMATS[kind])
     files = find_coco_files(root, settings)
     return CocoSource(root, settings, _coco_classes(root, settings.classes, files), files)
