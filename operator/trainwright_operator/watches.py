@@ -130,4 +130,4 @@ def _typed(kind: Kind, item: Object) -> Object:
 
 def _is_starting(pod: Object) -> bool:
     """Whether no container of a pod has run yet: scheduler and kubelet have more to say of it, and soon."""
-    return pod.get("status", {}).get("phase", "Pending") == "Pending"
+    return bool(pod.get("status", {}).get("phase", "Pending") == "Pending")
