@@ -24,7 +24,7 @@ from trainwright_operator.watch import Scope, Watch
 
 Object = dict[str, Any]
 
-STARTING_SECONDS = 0.2  # most pods get a node, and that begins with them, this soon: it is one write
+STARTING_SECONDS = 0.6  # most pods get a node, and that begins with them, this soon: it is one write
 # Selected by the API server: without these every Pod of the cluster would be sent to us.
 SELECTORS = {JOBS: RUN_LABEL, PODS: RUN_LABEL}
 WATCHED = (PROFILES, CLUSTER_PROFILES, RUNS, JOBS, PODS)
