@@ -89,26 +89,22 @@ def test_the_command_catches_up_and_says_what_it_did(broker: RabbitMq, tmp_path:
         "RABBITMQ_QUEUE_NAME": stream,
         "AZAION_ROOT_DIR": str(root),
     }
-    program = [sys.executable, "-m", "trainwright_trainer", "annotations"]
-    told = subprocess.run(
-        [*program, "catch-up", "--credentials", str(secret)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
+
+    def annotations(command: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "trainwright_trainer", "annotations", command]
+        return subprocess.run(
+            [*program, "--credentials", str(secret)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        )
+
+    told = annotations("catch-up")
     assert told.stdout == "at offset 1: 1 created, 1 poison; 1 annotations changed\n"
     assert broker.account.password not in told.stderr
-    left = subprocess.run(
-        [*program, "replay-dead-letters", "--credentials", str(secret)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-    assert "1 encoding: it is not msgpack" in left.stdout
+    assert "1 encoding: it is not msgpack" in annotations("replay-dead-letters").stdout
     assert (root / "data-seed/images/frame-1.png").is_file()
 
 

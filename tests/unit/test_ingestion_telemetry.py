@@ -30,11 +30,7 @@ def ask(port: int, path: str) -> tuple[int, str]:
 
 
 def moment_of(ingestor: Ingestor, results: Any, **now: Any) -> Moment:
-    moment = Moment()
-    moment.results, moment.offset, moment.connected = results, ingestor.offset, True
-    for name, value in now.items():
-        setattr(moment, name, value)
-    return moment
+    return Moment(**{"results": results, "offset": ingestor.offset, "connected": True, **now})
 
 
 def test_metrics_tell_what_became_of_messages_and_how_far_behind_it_is(tmp_path: Path) -> None:
@@ -142,3 +138,15 @@ def test_the_command_says_which_credentials_a_secret_lacks(
     ended = CliRunner().invoke(app, ["annotations", "catch-up", "--credentials", str(tmp_path)])
     assert ended.exit_code == 64
     assert f"lack {missing}" in ended.output + capsys.readouterr().err
+
+
+def test_the_command_says_which_credentials_can_not_be_read(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from trainwright_trainer.__main__ import app
+
+    (tmp_path / "RABBITMQ_USER").write_text("value")
+    (tmp_path / "RABBITMQ_PASSWORD").write_bytes(b"\xff\xfe")
+    ended = CliRunner().invoke(app, ["annotations", "catch-up", "--credentials", str(tmp_path)])
+    assert ended.exit_code == 64
+    assert "RABBITMQ_PASSWORD can't be read" in ended.output

@@ -323,3 +323,12 @@ def test_what_an_interrupted_build_left_in_the_store_is_in_nobodys_way(
 
 def raise_full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("gone", ["manifest.jsonl", "summary.json", "data.yaml"])
+def test_a_dataset_that_lost_a_file_is_built_again(gone: str, tmp_path: Path, source: Path) -> None:
+    built = build(tmp_path / "workspace", source)
+    (tmp_path / "workspace" / "dataset" / gone).unlink()
+    again = build(tmp_path / "workspace", source)
+    assert again.report.digest == built.report.digest
+    assert (tmp_path / "workspace" / "dataset" / gone).is_file()

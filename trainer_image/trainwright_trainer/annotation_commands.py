@@ -15,6 +15,7 @@ import typer
 
 from trainwright.cli.output import print_error
 from trainwright.contract import Directories
+from trainwright.delivery.credentials import read_secret
 from trainwright.errors import ConfigurationError, StepError
 from trainwright_trainer.ingestion.address import StreamAddress
 from trainwright_trainer.ingestion.following import Follower, Moment
@@ -158,9 +159,10 @@ def _open(
 def _read_credentials(folder: Path | None) -> dict[str, str]:
     if folder is None:
         return {}
-    missing = [name for name in _CREDENTIALS if not (folder / name).is_file()]
+    found = {name: read_secret(folder / name) for name in _CREDENTIALS}
+    missing = [name for name, value in found.items() if not value]
     if missing:
         raise ConfigurationError(
             f"the credentials in {folder} lack {' and '.join(missing)}", hint="Add the keys to the Secret."
         )
-    return {name: (folder / name).read_text(encoding="utf-8") for name in _CREDENTIALS}
+    return found

@@ -9,12 +9,13 @@ from typing import Protocol
 
 from trainwright.bucket import Bucket, BucketAddress, MissingError
 from trainwright.contract import BucketStore, CheckpointSettings
+from trainwright.delivery.credentials import find_ca, read_secret
 from trainwright.delivery.endpoints import check_endpoint
 from trainwright.errors import ConfigurationError, StorageError
 from trainwright_trainer.files import copy_atomically, write_atomically
 from trainwright_trainer.places import Places
 
-ACCESS_KEY, ACCESS_SECRET, CA_FILE = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ca.crt"
+ACCESS_KEY, ACCESS_SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 
 
 class Storage(Protocol):
@@ -140,33 +141,21 @@ class FolderStorage:
 def _read_address(settings: BucketStore, credentials: Path | None) -> BucketAddress:
     """Read the key pair; all that is missing is told at once."""
     names = (ACCESS_KEY, ACCESS_SECRET)
-    found = {name: _read_secret(credentials, name) for name in names}
+    found = {name: "" if credentials is None else read_secret(credentials / name) for name in names}
     missing = [name for name in names if not found[name]]
     if missing:
         raise ConfigurationError(
             f"the credentials of the checkpoint store have no {' and no '.join(missing)}",
             hint="Name a Secret with both keys in checkpoint.store.s3.credentials.",
         )
-    ca = None if credentials is None else credentials / CA_FILE
     return BucketAddress(
         endpoint=check_endpoint(settings.endpoint, what="the checkpoint store"),
         bucket=settings.bucket,
         access_key=found[ACCESS_KEY],
         access_secret=found[ACCESS_SECRET],
         region=settings.region,
-        ca=ca if ca is not None and ca.is_file() else None,
+        ca=None if credentials is None else find_ca(credentials),
     )
-
-
-def _read_secret(folder: Path | None, name: str) -> str:
-    try:
-        return "" if folder is None else (folder / name).read_text().strip()
-    except FileNotFoundError:
-        return ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{name} of the checkpoint store can't be read: {type(error).__name__}"
-        ) from None
 
 
 @contextmanager

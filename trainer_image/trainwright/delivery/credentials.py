@@ -31,8 +31,8 @@ class ApiCredentials:
     @classmethod
     def from_folder(cls, folder: Path) -> ApiCredentials:
         """Read one file per key; all that is missing is told at once."""
-        values = {name: _read_secret(folder / name) for name in (EMAIL, PASSWORD)}
-        return cls._from_values(values, f"the folder {folder}", _find_ca(folder))
+        values = {name: read_secret(folder / name) for name in (EMAIL, PASSWORD)}
+        return cls._from_values(values, f"the folder {folder}", find_ca(folder))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ApiCredentials:
@@ -66,12 +66,12 @@ class CdnCredentials:
     @classmethod
     def from_folder(cls, folder: Path, role: Role) -> CdnCredentials:
         """Read `cdn.yaml`, and `ca.crt` where there is one."""
-        text = _read_secret(folder / CDN_FILE)
+        text = read_secret(folder / CDN_FILE)
         if not text:
             raise ConfigurationError(
                 f"the folder {folder} has no {CDN_FILE}", hint="leave the folder out to get it from the API"
             )
-        return cls.from_text(text, role, ca=_find_ca(folder))
+        return cls.from_text(text, role, ca=find_ca(folder))
 
     @classmethod
     def from_text(cls, text: str, role: Role, *, ca: Path | None = None) -> CdnCredentials:
@@ -110,7 +110,8 @@ def _parse_yaml(text: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in values.items() if value is not None}
 
 
-def _read_secret(path: Path) -> str:
+def read_secret(path: Path) -> str:
+    """Return what a file of a mounted Secret holds, '' where there is none; what it holds is in no error."""
     try:
         return path.read_text().strip()
     except FileNotFoundError:
@@ -120,6 +121,7 @@ def _read_secret(path: Path) -> str:
         raise ConfigurationError(f"{path} can't be read: {reason}") from None
 
 
-def _find_ca(folder: Path) -> Path | None:
+def find_ca(folder: Path) -> Path | None:
+    """Return the authority's certificate beside the credentials, if there is one."""
     path = folder / CA_FILE
     return path if path.is_file() else None

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from threading import Event
 
 from trainwright.errors import ConfigurationError, NetworkError, PreemptedError
@@ -23,17 +24,19 @@ _SILENCE_SECONDS = 300.0  # after which a connection is made anew: one that died
 _LONGEST_PAUSE = 30.0
 
 
+@dataclass
 class Moment:
-    """How things stand: told after every batch, and when nothing comes."""
+    """How things stand: told after every batch, and when nothing comes.
 
-    def __init__(self) -> None:
-        self.results = Results()
-        self.offset: int | None = None
-        self.connected = False
-        self.last_message: float | None = None
-        """When the broker had the newest message that is applied, in seconds since 1970."""
-        self.waiting = False
-        """Whether there is nothing more to read."""
+    `last_message` is when the broker had the newest message that is applied, in seconds since 1970. While
+    `waiting` there is nothing more to read.
+    """
+
+    results: Results = field(default_factory=Results)
+    offset: int | None = None
+    connected: bool = False
+    last_message: float | None = None
+    waiting: bool = False
 
 
 class Follower:

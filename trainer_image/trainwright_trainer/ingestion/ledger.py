@@ -64,12 +64,6 @@ class Ledger:
         return self._fact("begun")
 
     @property
-    def count(self) -> int:
-        """How many names have events."""
-        with closing(self._database.execute("SELECT count(DISTINCT name) FROM events")) as rows:
-            return int(rows.fetchone()[0])
-
-    @property
     def images(self) -> int:
         """How many images came in all: it only grows, and tells one state of the trees from another."""
         return self._fact("images") or 0

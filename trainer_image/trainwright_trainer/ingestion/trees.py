@@ -48,9 +48,8 @@ class Trees:
             Tree.SEED: directories.seed,
             Tree.DELETED: directories.deleted,
         }
-        self._folders = {tree: root / name for tree, name in names.items()}
-        self._images = {tree: f"{folder}/images" for tree, folder in self._folders.items()}
-        self._labels = {tree: f"{folder}/labels" for tree, folder in self._folders.items()}
+        self._images = {tree: f"{root / name}/images" for tree, name in names.items()}
+        self._labels = {tree: f"{root / name}/labels" for tree, name in names.items()}
         self._pool = ThreadPoolExecutor(_SYNCING_THREADS) if sync else None
 
     def create(self) -> None:

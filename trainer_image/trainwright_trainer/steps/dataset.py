@@ -173,11 +173,10 @@ def _recall(folder: Path, inputs: str) -> Dataset | None:
     """Return the dataset that was built from the same before, if nothing of it has been changed since."""
     try:
         origin = _Origin.model_validate_json((folder / _ORIGIN).read_bytes())
-    except (OSError, ValidationError):
+        same = bool(inputs) and origin.inputs == inputs and origin.files == _stamp_of(folder)
+    except (OSError, ValidationError):  # also where one of its files is gone: it is built anew
         return None
-    return (
-        origin.dataset if inputs and origin.inputs == inputs and origin.files == _stamp_of(folder) else None
-    )
+    return origin.dataset if same else None
 
 
 def _stamp_of(folder: Path) -> str:
