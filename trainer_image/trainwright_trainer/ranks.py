@@ -23,6 +23,7 @@ from typing import Any
 from trainwright.errors import HostOutOfMemoryError, PreemptedError, SharedMemoryError, StepError
 from trainwright_trainer import yolo, yolo_training
 from trainwright_trainer.failures import to_step_error, with_hint
+from trainwright_trainer.workers import usable_cpus
 from trainwright_trainer.yolo_training import SavedEpoch, TrainingHooks, TrainingJob
 
 _LOG = logging.getLogger(__name__)
@@ -96,10 +97,7 @@ def _listen(ranks: Sequence[_Rank], hooks: TrainingHooks) -> None:
             rank = running[connection]  # type: ignore[index]
             try:
                 told = rank.connection.recv()
-            except OSError:  # it ended with something of ours unread
-                rank.process.join()
-                raise _explain(rank) from None
-            except EOFError:
+            except (EOFError, OSError):  # the latter where it ended with something of ours unread
                 del running[rank.connection]
                 rank.process.join()
                 if rank.process.exitcode:
@@ -110,11 +108,8 @@ def _listen(ranks: Sequence[_Rank], hooks: TrainingHooks) -> None:
                     logging.getLogger(told.logger).log(told.level, "%s", told.text)
                 case _Called():
                     getattr(hooks, told.hook)(*told.arguments)
-                    try:
+                    with suppress(OSError):  # it was killed meanwhile: the next look at it tells how
                         rank.connection.send(None)
-                    except OSError:  # it was killed meanwhile
-                        rank.process.join()
-                        raise _explain(rank) from None
                 case StepError():
                     raise _find_cause(ranks) or told
 
@@ -212,8 +207,7 @@ def _work(number: int, job: TrainingJob, settings: Path, port: int, connection: 
 
 def _name_rank(number: int, ranks: int, port: int, *, on_processors: bool) -> None:
     """Set what torch and Ultralytics read; Ultralytics does when it is first imported."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(processors // ranks, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(usable_cpus() // ranks, 1)))
     os.environ.update(
         RANK=str(number),
         LOCAL_RANK=str(number),

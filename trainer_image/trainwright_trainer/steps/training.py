@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from trainwright_trainer.history import restore_history
 from trainwright_trainer.memory import available_memory
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
+from trainwright_trainer.workers import usable_cpus
 
 FOLDER = "training"
 WEIGHTS = f"{FOLDER}/weights.pt"
@@ -321,8 +321,7 @@ def _find_model(base_model: str, weights: Path | None) -> str:
 
 def _cap_workers(wanted: int, adjusted: int | None = None) -> int:
     """Return no more data-loading processes than there are CPUs for us; of those, the adjusted part."""
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
-    available = len(affinity(0)) if affinity else os.cpu_count() or 1
+    available = usable_cpus()
     if wanted > available:
         _LOG.info("training.workers is %d, but %d CPUs are available: using %d", wanted, available, available)
     used = min(wanted, available)
