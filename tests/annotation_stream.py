@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from io import BytesIO
 from typing import Any
 
-import msgpack
 from PIL import Image
 
+from trainwright_devstack.annotations import OPERATOR, VALIDATOR, encode_annotation, encode_bulk
 from trainwright_trainer.ingestion.events import Status
 from trainwright_trainer.ingestion.ingestor import Received
 
-OPERATOR, VALIDATOR = 10, 20
+__all__ = ["OPERATOR", "VALIDATOR"]
+
 START = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp()) * 1_000_000
 
 
@@ -41,24 +43,24 @@ def single(  # what one message tells
     minute: float,
     *,
     role: int = OPERATOR,
-    image: bytes | None = None,
+    image: bytes = b"",
     detections: Any = None,
     suffix: str = ".png",
     more: tuple[Any, ...] = (),
 ) -> bytes:
-    created = datetime.fromtimestamp(at(minute) / 1_000_000, UTC)
-    found = (
-        detections
-        if isinstance(detections, str)
-        else json.dumps([detection()] if detections is None else detections)
+    if not isinstance(detections, str):
+        detections = json.dumps([detection()] if detections is None else detections)
+    return encode_annotation(
+        name, status, _date(minute), role=role, image=image, detections=detections, suffix=suffix, more=more
     )
-    body = [created, name, "medium", "00:00:01", suffix, found, image or b"", role, "someone@example.com", 0]
-    return msgpack.packb([*body, int(status), *more], datetime=True)
 
 
-def bulk(names: list[str], status: Status, minute: float) -> bytes:
-    created = datetime.fromtimestamp(at(minute) / 1_000_000, UTC)
-    return msgpack.packb([names, int(status), "someone@example.com", created], datetime=True)
+def bulk(names: Sequence[str], status: Status, minute: float) -> bytes:
+    return encode_bulk(names, status, _date(minute))
+
+
+def _date(minute: float) -> datetime:
+    return datetime.fromtimestamp(at(minute) / 1_000_000, UTC)
 
 
 def received(offset: int, body: bytes, *, minute: float = 10_000, **properties: Any) -> Received:
