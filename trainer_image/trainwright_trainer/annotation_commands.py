@@ -18,6 +18,7 @@ from trainwright.contract import Directories
 from trainwright.delivery.credentials import read_secret
 from trainwright.errors import ConfigurationError, StepError
 from trainwright_trainer.ingestion.address import StreamAddress
+from trainwright_trainer.ingestion.dead_letters import LostLetter
 from trainwright_trainer.ingestion.following import Follower, Moment
 from trainwright_trainer.ingestion.ingestor import Ingestor, Results
 from trainwright_trainer.ingestion.revision import RevisionPublisher
@@ -122,12 +123,11 @@ def replay_dead_letters(env_file: EnvFile = Path(".env"), credentials: Credentia
     """Try the messages again that could not be applied; those that can be leave the folder."""
     with _open(env_file, credentials, tls=False, authority=None, sync=True) as opened:
         results = opened.ingestor.replay_dead_letters()
-        for letter in opened.ingestor.dead_letters:
-            typer.echo(f"{letter.offset} {letter.rule}: {letter.reason}")
-        left = results.messages["poison"]
-        typer.echo(
-            f"{results.messages['applied']} applied, {left} left in {opened.ingestor.dead_letters.folder}"
-        )
+        letters = opened.ingestor.dead_letters
+        for letter in letters:
+            what = letter.note.name if isinstance(letter, LostLetter) else f"{letter.offset} {letter.rule}"
+            typer.echo(f"{what}: {letter.reason}")
+        typer.echo(f"{results.messages['applied']} applied, {len(letters)} left in {letters.folder}")
 
 
 @contextmanager

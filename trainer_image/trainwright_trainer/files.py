@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,10 +23,15 @@ def digest_file(path: Path) -> str:
 def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file so that after a crash it has either its former or its new content."""
     partial = _partial_of(path)
-    partial.write_bytes(data)
-    if mode is not None:
-        partial.chmod(mode)
-    _commit(partial, path)
+    try:
+        partial.write_bytes(data)
+        if mode is not None:
+            partial.chmod(mode)
+        _commit(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # on a full disk it would take what room is left
+        raise
 
 
 def copy_atomically(source: Path, target: Path) -> None:

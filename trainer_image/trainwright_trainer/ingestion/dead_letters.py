@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 
 from trainwright_trainer.files import write_atomically
 from trainwright_trainer.ingestion.messages import PoisonError
+from trainwright_trainer.ingestion.volume import using
+
+_BODY, _NOTE = ".message", ".json"
 
 
 @dataclass(frozen=True)
@@ -21,21 +25,29 @@ class DeadLetter:
     rule: str
     reason: str
     properties: dict[str, Any]
-    body: Path
+    note: Path
 
     @property
-    def note(self) -> Path:
-        """The file beside the message that tells of it."""
-        return self.body.with_suffix(".json")
+    def body(self) -> Path:
+        """The message itself, beside the note that tells of it."""
+        return self.note.with_suffix(_BODY)
 
     def remove(self) -> None:
         """Take it out of the folder: it is applied."""
         self.note.unlink()
-        self.body.unlink()
+        self.body.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class LostLetter:
+    """A note that can't be understood, or whose message is gone: left to people."""
+
+    note: Path
+    reason: str
 
 
 class DeadLetters:
-    """The folder of dead letters: of each offset there is one, however often it is read."""
+    """The folder of dead letters: of each message there is one, however often it is read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,9 +56,6 @@ class DeadLetters:
         self, offset: int, time: int, properties: Mapping[Any, Any], body: bytes, error: PoisonError
     ) -> None:
         """Put a message into the folder; the reason is written last, so a note without a body is none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{offset:020d}.message"
-        write_atomically(path, body)
         note = {
             "offset": offset,
             "time": time,
@@ -54,20 +63,38 @@ class DeadLetters:
             "reason": str(error),
             "properties": {_plain(key): _plain(value) for key, value in properties.items()},
         }
-        write_atomically(path.with_suffix(".json"), json.dumps(note, indent=1).encode())
+        with using(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{offset:020d}{_BODY}"
+            if path.exists() and path.read_bytes() != body:  # the same offset of a stream that was made anew
+                path = path.with_stem(f"{path.stem}-{hashlib.sha256(body).hexdigest()[:12]}")
+            write_atomically(path, body)
+            write_atomically(path.with_suffix(_NOTE), json.dumps(note, indent=1).encode())
 
-    def __iter__(self) -> Iterator[DeadLetter]:
+    def __iter__(self) -> Iterator[DeadLetter | LostLetter]:
         """Yield what is in the folder, the oldest first."""
-        for path in sorted(self.folder.glob("*.json")):
-            note = json.loads(path.read_bytes())
-            yield DeadLetter(body=path.with_suffix(".message"), **note)
+        for path in sorted(self.folder.glob(f"*{_NOTE}")):
+            yield _read(path)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.folder.glob("*.json"))
+        return sum(1 for _ in self.folder.glob(f"*{_NOTE}"))
+
+
+def _read(path: Path) -> DeadLetter | LostLetter:
+    try:
+        letter = DeadLetter(note=path, **json.loads(path.read_bytes()))
+        numbers = type(letter.offset) is type(letter.time) is int
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return LostLetter(path, f"its note can't be read: {type(error).__name__}")
+    if not numbers or not isinstance(letter.properties, dict):
+        return LostLetter(path, "its note can't be read: offset, time and properties are none")
+    if not letter.body.is_file():
+        return LostLetter(path, f"its message {letter.body.name} is not there")
+    return letter
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold of a property: an e-mail or a token in one is not asked for, and not kept."""
+    """Return what JSON can hold of a property: its status is needed again, of others the beginning tells."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")[:200]
-    return value if isinstance(value, int | float | str | None) else str(value)[:200]
+        value = value.decode("utf-8", "replace")
+    return value if isinstance(value, int | float | None) else str(value)[:200]

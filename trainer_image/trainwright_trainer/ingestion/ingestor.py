@@ -13,12 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from trainwright.contract import Directories
-from trainwright_trainer.ingestion.dead_letters import DeadLetters
+from trainwright_trainer.ingestion.dead_letters import DeadLetters, LostLetter
 from trainwright_trainer.ingestion.events import NOWHERE, Event, settle
 from trainwright_trainer.ingestion.ledger import Ledger
 from trainwright_trainer.ingestion.messages import Message, PoisonError, read_message
 from trainwright_trainer.ingestion.offsets import OffsetFile
 from trainwright_trainer.ingestion.trees import Changes, Trees
+from trainwright_trainer.ingestion.volume import using
 from trainwright_trainer.workspace_lock import lock_workspace
 
 FOLDER = ".trainwright"
@@ -63,10 +64,11 @@ class Ingestor:
     def __enter__(self) -> Self:
         folder = self._root / FOLDER
         self._trees.create()
-        folder.mkdir(exist_ok=True)
         with ExitStack() as stack:
             stack.callback(self._trees.close)
-            stack.enter_context(lock_workspace(folder))
+            with using(folder):
+                folder.mkdir(exist_ok=True)
+                stack.enter_context(lock_workspace(folder))
             self.dead_letters = DeadLetters(folder / "dead-letters")
             self.offset_file = OffsetFile(self._root / "offset.yaml")
             self.ledger = Ledger(folder, durable=self._sync)
@@ -75,6 +77,8 @@ class Ingestor:
                 self._take_over()
             self._read = self.ledger.offset
             self._begun = self.ledger.begun
+            if self.ledger.is_replaying:  # files of a letter may be there that the ledger knows nothing of
+                self.replay_dead_letters()
             self._open = stack.pop_all()
         return self
 
@@ -132,8 +136,13 @@ class Ingestor:
     def replay_dead_letters(self) -> Results:
         """Try the dead letters again; those that can be applied now leave the folder."""
         results = Results()
+        self.ledger.begin_replay()
         for letter in self.dead_letters:
-            received = Received(letter.offset, letter.time, letter.body.read_bytes(), letter.properties)
+            if isinstance(letter, LostLetter):
+                results.messages["unreadable"] += 1
+                continue
+            with using(letter.body):
+                received = Received(letter.offset, letter.time, letter.body.read_bytes(), letter.properties)
             try:
                 message = read_message(received.body, received.properties, broker_time=received.time)
             except PoisonError as error:
@@ -142,8 +151,10 @@ class Ingestor:
                 continue
             new = self._place(message.events(), dict(message.images()), results, again=True)
             self.ledger.record(new, offset=None)
-            letter.remove()
+            with using(letter.note):
+                letter.remove()
             results.messages["applied"] += 1
+        self.ledger.end_replay()
         return results
 
     def _read_or_keep(self, received: Received, results: Results) -> Message | None:

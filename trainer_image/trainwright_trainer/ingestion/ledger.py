@@ -7,14 +7,17 @@ again, from the offset on.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from trainwright.errors import StorageError
+from trainwright.errors import ConfigurationError, StorageError
 from trainwright_trainer.ingestion.events import Event, Status
 
 FILE = "ledger.sqlite"
+VERSION = 1
+"""Of the tables, kept in the file: a later one is not written to."""
+
 _VARIABLES = 500  # names asked for at once
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -29,8 +32,9 @@ class Ledger:
     """The ledger of one root of data trees; `durable` makes every entry survive a loss of power."""
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        try:
-            self._database = sqlite3.connect(folder / FILE, check_same_thread=False, isolation_level=None)
+        self._path = folder / FILE
+        with self._explained():
+            self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
             # No write-ahead log: it needs shared memory, which network file systems do not have.
             for pragma in (
                 "locking_mode = EXCLUSIVE",
@@ -40,9 +44,8 @@ class Ledger:
                 "trusted_schema = OFF",
             ):
                 self._database.execute(f"PRAGMA {pragma}")
-            self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise _unusable(error) from error
+            self._check_version()
+            self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -74,11 +77,12 @@ class Ledger:
         for start in range(0, len(names), _VARIABLES):
             some = names[start : start + _VARIABLES]
             marks = ",".join("?" * len(some))
-            rows = self._database.execute(
+            query = (
                 "SELECT name, at, status, validated, labels, image, suffix"  # noqa: S608 - marks only
-                f" FROM events WHERE name IN ({marks})",
-                some,
+                f" FROM events WHERE name IN ({marks})"
             )
+            with self._explained():
+                rows = self._database.execute(query, some).fetchall()
             for name, at, status, validated, labels, image, suffix in rows:
                 event = Event(name, at, Status(status), bool(validated), labels, image, suffix)
                 found.setdefault(name, []).append(event)
@@ -86,22 +90,34 @@ class Ledger:
 
     def begin(self, offset: int) -> None:
         """Write down that the files of messages up to this offset are about to be written."""
-        self._database.execute("INSERT OR REPLACE INTO facts VALUES ('begun', ?)", (offset,))
+        with self._explained():
+            self._database.execute("INSERT OR REPLACE INTO facts VALUES ('begun', ?)", (offset,))
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether dead letters were being applied when the last consumer ended."""
+        return self._fact("replaying") is not None
+
+    def begin_replay(self) -> None:
+        """Write down that the files of dead letters are about to be written."""
+        with self._explained():
+            self._database.execute("INSERT OR REPLACE INTO facts VALUES ('replaying', 1)")
+
+    def end_replay(self) -> None:
+        """Write down that they are, and in the ledger."""
+        with self._explained():
+            self._database.execute("DELETE FROM facts WHERE name = 'replaying'")
 
     def record(self, events: Iterable[Event], *, offset: int | None) -> None:
         """Write down events that were applied, and the offset, in one transaction."""
         rows = [(e.name, e.key, e.at, e.status, e.validated, e.labels, e.image, e.suffix) for e in events]
-        try:
+        with self._explained():
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._add("images", sum(row[6] is not None for row in rows))
             if offset is not None:
                 self._database.execute("INSERT OR REPLACE INTO facts VALUES ('offset', ?)", (offset,))
             self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise _unusable(error) from error
 
     def _add(self, name: str, number: int) -> None:
         self._database.execute(
@@ -110,14 +126,48 @@ class Ledger:
         )
 
     def _fact(self, name: str) -> int | None:
-        with closing(self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))) as rows:
+        with (
+            self._explained(),
+            closing(self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))) as rows,
+        ):
             row = rows.fetchone()
         return None if row is None else int(row[0])
 
+    def _check_version(self) -> None:
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            self._database.close()
+            raise ConfigurationError(
+                f"the ledger {self._path} is of version {version}, and this program knows {VERSION}",
+                hint="Use the newer program that wrote it: this one would not understand what was applied.",
+            )
 
-def _unusable(error: sqlite3.Error) -> StorageError:
-    return StorageError(
-        f"the ledger of the annotations can't be written: {error}",
-        hint="Make room on the volume and see that it is writable and used by one consumer only;"
-        " nothing is lost: the messages are applied again.",
-    )
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Undo what fails, and say what it means."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            with suppress(AttributeError, sqlite3.Error):  # there may be no database, or none that works
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+            code = getattr(error, "sqlite_errorcode", None) or 0
+            hint = _HINTS.get(code & 0xFF, "See that the volume is there and works.")
+            raise StorageError(
+                f"the ledger {self._path} can't be used: {error}",
+                hint=f"{hint} Nothing is lost: the messages are applied again.",
+            ) from error
+
+
+_DAMAGED = (
+    "Restore it from a backup, or move it away: then the files of the trees are taken over as they are, and"
+    " the stream is read on from the offset in offset.yaml."
+)
+_HINTS = {
+    sqlite3.SQLITE_FULL: "Make room on the volume.",
+    sqlite3.SQLITE_READONLY: "Mount the volume of the data trees writable for this consumer.",
+    sqlite3.SQLITE_CANTOPEN: "Let the consumer's user write to the data trees.",
+    sqlite3.SQLITE_BUSY: "Stop the other program that uses it: there is one consumer at a time.",
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+}

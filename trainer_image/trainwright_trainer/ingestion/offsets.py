@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trainwright.errors import DataError, StorageError
+from trainwright.errors import DataError
 from trainwright_trainer.files import write_atomically
+from trainwright_trainer.ingestion.volume import using
+
+_LOG = logging.getLogger(__name__)
 
 KEYS = ("offset", "offset_queue", "offset_command")
 """What the offset is called there: by us, and by earlier consumers."""
@@ -42,19 +46,22 @@ class OffsetFile:
         """Write the offset down if it is another than last time."""
         if offset == self._written:
             return
-        content = {key: value for key, value in self._load().items() if key not in KEYS}
         try:
+            content = {key: value for key, value in self._load().items() if key not in KEYS}
+        except DataError as error:
+            _LOG.warning("%s; it is written anew: the ledger knows the offset", error)
+            content = {}
+        with using(self.path):
             write_atomically(self.path, yaml.safe_dump({"offset": offset, **content}).encode())
-        except OSError as error:
-            raise StorageError(f"{self.path} can't be written: {error.strerror}") from error
         self._written = offset
 
     def _load(self) -> dict[str, Any]:
         try:
-            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            with using(self.path):
+                if not self.path.exists():
+                    return {}
+                content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise self._unreadable("it is no YAML") from error
         if content is None:
             return {}

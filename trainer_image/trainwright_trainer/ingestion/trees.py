@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainwright.contract import Directories
-from trainwright.errors import StorageError
 from trainwright_trainer.ingestion.events import ADOPTED, Event, Placement, Status, Tree
 from trainwright_trainer.ingestion.messages import SUFFIXES
+from trainwright_trainer.ingestion.volume import unusable, using
 
 _SYNCING_THREADS = 8
 _EARLIEST = -(2**60)  # before everything that is told of
@@ -54,11 +53,9 @@ class Trees:
 
     def create(self) -> None:
         """Make the folders."""
-        try:
+        with using("the data trees"):
             for folder in (*self._images.values(), *self._labels.values()):
                 Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(error) from error
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -152,7 +149,7 @@ class Trees:
             for path, _ in changes.writes:
                 with suppress(OSError):
                     os.unlink(_partial_of(path))  # noqa: PTH108
-            raise _unwritable(error) from error
+            raise unusable(error, "the data trees") from error
         return missing
 
     def _sync_folders(self, changes: Changes) -> None:
@@ -196,17 +193,3 @@ def _sync_folder(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unwritable(error: OSError) -> StorageError:
-    where = error.filename or "the data trees"
-    what = {
-        errno.ENOSPC: "Make room on the volume.",
-        errno.EDQUOT: "Raise the quota of the volume.",
-        errno.EROFS: "Mount the volume of the data trees writable for this consumer.",
-        errno.EACCES: "Let the consumer's user write to the data trees.",
-    }.get(error.errno or 0, "See that the volume is there and works.")
-    return StorageError(
-        f"{where} can't be written: {error.strerror}",
-        hint=f"{what} Nothing is lost: the messages are applied again.",
-    )
