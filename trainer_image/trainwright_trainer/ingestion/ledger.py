@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from trainwright.errors import ConfigurationError, StorageError
@@ -33,8 +33,9 @@ class Ledger:
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self._path = folder / FILE
-        with self._explained():
+        with self._explained(), ExitStack() as stack:
             self._database = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            stack.callback(self._database.close)
             # No write-ahead log: it needs shared memory, which network file systems do not have.
             for pragma in (
                 "locking_mode = EXCLUSIVE",
@@ -46,6 +47,7 @@ class Ledger:
                 self._database.execute(f"PRAGMA {pragma}")
             self._check_version()
             self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {VERSION}")
+            stack.pop_all()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -136,7 +138,6 @@ class Ledger:
     def _check_version(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
-            self._database.close()
             raise ConfigurationError(
                 f"the ledger {self._path} is of version {version}, and this program knows {VERSION}",
                 hint="Use the newer program that wrote it: this one would not understand what was applied.",

@@ -170,6 +170,9 @@ def _write(path: str, content: bytes, *, sync: bool) -> None:
             left = left[os.write(descriptor, left) :]
         if sync:
             os.fsync(descriptor)
+    except OSError as error:
+        error.filename = path  # a descriptor has none
+        raise
     finally:
         os.close(descriptor)
 

@@ -14,6 +14,7 @@ _HINTS = {
     errno.EDQUOT: "Raise the quota of the volume.",
     errno.EFBIG: "Raise the limit of a file's size (ulimit -f).",
     errno.EROFS: "Mount the volume of the data trees writable for this consumer.",
+    errno.EXDEV: "Put the three data trees on one volume: files are moved between them.",
     errno.EACCES: "Let the consumer's user write to the data trees.",
     errno.EPERM: "Let the consumer's user write to the data trees.",
 }
