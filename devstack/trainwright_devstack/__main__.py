@@ -1,4 +1,4 @@
-"""The command line of the devstack: up, down, status."""
+"""The command line of the devstack: up, down, status, demo, annotate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,29 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
+from trainwright.errors import StepError
 from trainwright_devstack.acquisition import AcquisitionError
-from trainwright_devstack.api import ApiError, describe
+from trainwright_devstack.annotating import publish_annotations
+from trainwright_devstack.annotations import IMAGE_SIZE, AnnotationMessage, generate_annotations
+from trainwright_devstack.api import Api, ApiError, describe
 from trainwright_devstack.binaries import BinariesError
 from trainwright_devstack.demo.scenario import Demo, DemoError
 from trainwright_devstack.installation import InstallationError
 from trainwright_devstack.processes import Process, ProcessError
-from trainwright_devstack.stack import Devstack, StackError, StackOptions, is_up, take_down
-from trainwright_devstack.state import DEFAULT_FOLDER, STATE_FILE, StackState
+from trainwright_devstack.stack import (
+    ANNOTATIONS,
+    Devstack,
+    StackError,
+    StackOptions,
+    is_up,
+    start_broker,
+    take_down,
+)
+from trainwright_devstack.state import DEFAULT_FOLDER, STATE_FILE, RabbitMqState, StackState
+from trainwright_devstack.streamreaders import hand_out_account, write_stream_files
+from trainwright_trainer.ingestion.address import StreamAddress
 
 INIT = 1
 UP_SECONDS = 3600.0
@@ -75,6 +89,55 @@ def demo(
     with _open_stack(folder, kubeconfig) as state:
         result = Demo(state, output, console, seed).play()
     console.print(f"demo passed: mAP50 {result['mAP50']:.3f} on {result['testImages']} test images")
+
+
+@app.command()
+def annotate(  # noqa: PLR0913, PLR0917 - one parameter per option
+    messages: Annotated[int, typer.Option(min=1, help="How many are published.")] = 1000,
+    image_size: Annotated[
+        int, typer.Option(min=32, max=1024, help="Width and height, in pixels.")
+    ] = IMAGE_SIZE,
+    poison: Annotated[float, typer.Option(min=0, max=1, help="The share that nobody can apply.")] = 0.001,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same gives the same messages; by default a new one.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="Where runs get the account that reads the stream.")
+    ] = "default",
+    folder: FolderOption = DEFAULT_FOLDER,
+) -> None:
+    """Publish what people do to generated images on the stack's RabbitMQ, which the first time starts."""
+    chosen = int(time.time()) if seed is None else seed
+    state, broker = start_broker(folder, _say)
+    with Api(state.cluster.kubeconfig) as api:
+        hand_out_account(api, namespace, state, broker)
+    generated = generate_annotations(messages, seed=chosen, image_size=image_size, poison=poison)
+    poisoned = _publish(broker, generated, messages)
+    files = write_stream_files(folder / ANNOTATIONS, state, broker)
+    follow = f"trainwright-trainer annotations catch-up --env-file {files.variables}"
+    _say(f"published     {messages} messages on {broker.stream}, {poisoned} of them poison; seed {chosen}")
+    _say(f"read them     {follow}")
+    _say(f"train on them kubectl apply -n {namespace} -f {files.run}")
+
+
+def _publish(broker: RabbitMqState, messages: Iterator[AnnotationMessage], total: int) -> int:
+    """Publish messages, and return how many of them are poison."""
+    address = StreamAddress(broker.host, broker.port, broker.stream, broker.user, broker.password)
+    poisoned = 0
+
+    def counted() -> Iterator[AnnotationMessage]:
+        nonlocal poisoned
+        for message in messages:
+            poisoned += bool(message.poison)
+            yield message
+
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("publishing", total=total)
+        publish_annotations(
+            address, counted(), create=True, tell=lambda done: progress.update(task, completed=done)
+        )
+    return poisoned
 
 
 @contextmanager
@@ -132,6 +195,8 @@ def _tell(folder: Path, state: StackState) -> None:
     _say(f"cluster       {cluster.description}")
     _say(f"S3            {state.s3.endpoint} bucket {state.s3.bucket}")
     _say(f"resource API  {api.url} accounts {api.publisher.email}, {api.reader.email}")
+    if state.rabbit_mq:
+        _say(f"RabbitMQ      {state.rabbit_mq.host}:{state.rabbit_mq.port} stream {state.rabbit_mq.stream}")
     _say(f"credentials   {folder / STATE_FILE}")
     _say(f"use it with   export KUBECONFIG={cluster.kubeconfig}")
 
@@ -151,6 +216,8 @@ def main() -> None:
         app()
     except (DemoError, StackError, ProcessError, BinariesError, AcquisitionError, InstallationError) as error:
         sys.exit(f"trainwright-devstack: {error}")
+    except StepError as error:
+        sys.exit(f"trainwright-devstack: {error}. {error.hint}")
     except ApiError as error:
         sys.exit(f"trainwright-devstack: the API server: {describe(error)}")
 

@@ -28,13 +28,18 @@ class BrokerAccount:
 
 
 class RabbitMq:
-    """A broker of one node on this machine: streams in the clear on `port`, over TLS on `tls_port`."""
+    """A broker of one node on this machine: streams in the clear on `port`, over TLS on `tls_port`.
 
-    def __init__(self, folder: Path, authority: Authority, host: str = "127.0.0.1") -> None:
+    It is ended when process `owner` (we) is gone.
+    """
+
+    def __init__(
+        self, folder: Path, authority: Authority, host: str = "127.0.0.1", *, owner: int | None = None
+    ) -> None:
         self.folder = folder.resolve()
         self.host, self.port, self.tls_port = host, free_port(), free_port()
         self.account = BrokerAccount("annotations", secrets.token_urlsafe(18))
-        self._authority = authority
+        self._authority, self._owner = authority, owner
         self._process = Process(self.folder / "process")
         self._name = f"trainwright-{secrets.token_hex(4)}@localhost"
         self._ports = {"ERL_EPMD_PORT": str(free_port()), "RABBITMQ_DIST_PORT": str(free_port())}
@@ -43,7 +48,7 @@ class RabbitMq:
         """Start the broker, or start it again with the streams it had."""
         programs = find_rabbitmq()
         if programs is None:
-            raise ProcessError("RabbitMQ is not installed: install Debian's rabbitmq-server, for example")
+            raise ProcessError("RabbitMQ is not installed here: apt-get install rabbitmq-server, as root")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.folder / "enabled_plugins").write_text(PLUGINS)
         self._write_settings()
@@ -51,6 +56,7 @@ class RabbitMq:
             [str(programs / "rabbitmq-server")],
             environment=self._environment(),
             directory=self.folder,
+            owner=self._owner,
             contain=True,  # the port mapper is a daemon
         )
         wait_for_port(self._process, "RabbitMQ", self.host, self.port)

@@ -20,19 +20,25 @@ from trainwright_devstack.clusters import Cluster, choose_cluster
 from trainwright_devstack.installation import Options, install
 from trainwright_devstack.kind import KindCluster
 from trainwright_devstack.objectstore import BUCKET, ObjectStore
-from trainwright_devstack.processes import stop_below
+from trainwright_devstack.processes import Process, stop_below
+from trainwright_devstack.rabbitmq import STOP_SECONDS as BROKER_STOP_SECONDS
+from trainwright_devstack.rabbitmq import RabbitMq
 from trainwright_devstack.resourceserver import ResourceServer
 from trainwright_devstack.state import (
     STATE_FILE,
     AccountState,
     ClusterState,
+    RabbitMqState,
     ResourceApiState,
     S3State,
     StackState,
 )
 
 LOCK_FILE = "lock"
-PARTS = ("control-plane", "node", "s3", "api", "pki")
+BROKER = "rabbitmq"
+STREAM = "azaion-annotations"
+ANNOTATIONS = "annotations"
+PARTS = ("control-plane", "node", "s3", "api", "pki", BROKER, ANNOTATIONS)
 STOP_SECONDS = 60.0
 
 
@@ -129,6 +135,7 @@ class Devstack:
             options = Options(cluster.images, health_port=cluster.health_port, settings=settings)
             install(cluster.kubeconfig, options)
             say("operator ready")
+        self._stops.append(lambda: _stop_broker(self.folder))  # `start_broker` may start one later
         self._state = self._describe(cluster, authority, store, server)
         self._state.write(self.folder)
 
@@ -149,6 +156,7 @@ class Devstack:
                 kubectl=cluster.kubectl,
                 operator=cluster.images.operator if self.options.operator else None,
                 trainer_image=cluster.images.trainer,
+                host=cluster.host,
             ),
             s3=S3State(
                 endpoint=store.url,
@@ -163,6 +171,36 @@ class Devstack:
                 reader=AccountState(email=server.reader.email, password=server.reader.password),
             ),
         )
+
+
+def start_broker(folder: Path, say: Say) -> tuple[StackState, RabbitMqState]:
+    """Start RabbitMQ in the stack of a folder unless it has one; it ends with the stack."""
+    folder = folder.resolve()
+    state = StackState.read(folder)
+    if state is None or not is_up(folder):
+        raise StackError("no stack is up; start one with `trainwright-devstack up --detach`")
+    if state.rabbit_mq:
+        Process(folder / BROKER / "process").require_alive("RabbitMQ")
+        return state, state.rabbit_mq
+    broker = RabbitMq(folder / BROKER, Authority(folder / "pki"), state.cluster.host, owner=state.supervisor)
+    broker.start()
+    account = broker.account
+    started = RabbitMqState(
+        host=broker.host,
+        port=broker.port,
+        tls_port=broker.tls_port,
+        stream=STREAM,
+        user=account.user,
+        password=account.password,
+    )
+    say(f"RabbitMQ ready: {started.host}:{started.port}")
+    state = state.model_copy(update={"rabbit_mq": started})
+    state.write(folder)
+    return state, started
+
+
+def _stop_broker(folder: Path) -> None:
+    stop_below(folder / BROKER, grace=BROKER_STOP_SECONDS)
 
 
 def is_up(folder: Path) -> bool:

@@ -25,6 +25,7 @@ class ClusterState(_Part):
     kubectl: str | None
     operator: str | None = Field(description="The operator's image, or nothing where it is not installed.")
     trainer_image: str
+    host: str = Field(description="The address of this machine as the cluster's pods see it.")
 
 
 class S3State(_Part):
@@ -52,6 +53,17 @@ class ResourceApiState(_Part):
     reader: AccountState
 
 
+class RabbitMqState(_Part):
+    """The broker with the stream of annotations, and its one account."""
+
+    host: str
+    port: int = Field(description="In the clear.")
+    tls_port: int = Field(description="Over TLS, with a certificate of the stack's authority.")
+    stream: str
+    user: str
+    password: str = Field(repr=False)
+
+
 class StackState(_Part):
     """Everything a client of the stack needs; the file is readable by its owner only."""
 
@@ -62,6 +74,7 @@ class StackState(_Part):
     cluster: ClusterState
     s3: S3State
     resource_api: ResourceApiState
+    rabbit_mq: RabbitMqState | None = Field(default=None, description="Absent until it is asked for.")
 
     @classmethod
     def read(cls, folder: Path = DEFAULT_FOLDER) -> StackState | None:

@@ -145,6 +145,57 @@ def test_each_account_gets_its_own_cdn_yaml(state: StackState, role: str, pair: 
     assert yaml.safe_load(answer.content) == yaml.safe_load(getattr(state.s3, f"{pair}_cdn_yaml"))
 
 
+def test_annotations_are_published_for_consumers_here_and_for_runs(folder: Path, state: StackState) -> None:
+    from trainwright_devstack.api import Api
+    from trainwright_devstack.rabbitmq import find_rabbitmq
+    from trainwright_devstack.state import StackState
+
+    require(find_rabbitmq(), "needs RabbitMQ (Debian: rabbitmq-server)")
+    done = devstack("annotate", "--messages", 200, "--seed", 1, "--poison", 0.02, "--folder", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ready, published, read, train = done.stdout.splitlines()
+    assert ready.startswith("RabbitMQ ready")
+    assert published == "published     200 messages on azaion-annotations, 4 of them poison; seed 1"
+
+    program = [sys.executable, "-m", "trainwright_trainer", *read.partition("trainwright-trainer")[2].split()]
+    caught_up = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
+    assert caught_up.stdout.startswith("at offset 199: ")
+    assert "4 poison" in caught_up.stdout
+    assert len(list((folder / "annotations/trees/data/images").iterdir())) > 20
+
+    claim, run = yaml.safe_load_all(Path(train.rpartition(" ")[2]).read_text())
+    stream = run["spec"]["dataset"]["annotationStream"]
+    after = StackState.read(folder)
+    assert after is not None
+    assert after.rabbit_mq is not None
+    assert run["spec"]["dataset"]["source"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert (stream["host"], stream["port"]) == (after.rabbit_mq.host, after.rabbit_mq.tls_port)
+    with Api(state.cluster.kubeconfig) as api:
+        secret = api.get(f"/api/v1/namespaces/default/secrets/{stream['credentials']['secretName']}")
+    assert secret["metadata"]["labels"] == {"trainwright.dev/use": "stream"}
+    assert set(secret["data"]) == {"RABBITMQ_USER", "RABBITMQ_PASSWORD", "ca.crt"}
+    listed = "\n".join(processes_below(folder))
+    assert "rabbitmq" in listed
+    assert after.rabbit_mq.password not in listed + done.stdout + caught_up.stderr
+    assert (folder / "annotations/stream.env").stat().st_mode & 0o077 == 0
+
+
+def test_without_rabbitmq_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainwright_devstack import rabbitmq
+    from trainwright_devstack.certificates import Authority
+    from trainwright_devstack.processes import ProcessError
+
+    monkeypatch.setattr(rabbitmq, "PLACES", (str(tmp_path),))
+    with pytest.raises(ProcessError, match="apt-get install rabbitmq-server"):
+        rabbitmq.RabbitMq(tmp_path, Authority(tmp_path)).start()
+
+
+def test_annotations_need_a_stack(tmp_path: Path) -> None:
+    done = devstack("annotate", "--folder", tmp_path / "none")
+    assert done.returncode == 1
+    assert "trainwright-devstack up --detach" in done.stderr
+
+
 def test_a_killed_supervisor_leaves_nothing_running(folder: Path, state: StackState) -> None:
     """The last test of the module: it takes the stack down."""
     assert processes_below(folder)

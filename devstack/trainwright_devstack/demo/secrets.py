@@ -1,4 +1,4 @@
-"""Keys and accounts of the demo: the trainer gets what publishing needs, the reader what reading needs."""
+"""Keys and accounts for runs: the trainer gets what publishing needs, the reader what reading needs."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def hand_out(api: Api, namespace: str, folder: Path, state: StackState) -> None:
         ("publisher-cdn", cdn),
         ("publisher-key", signing),
     ):
-        _replace(api, namespace, "secrets", _usable(name, "delivery") | {"stringData": data})
+        replace_object(api, namespace, "secrets", usable(name, "delivery") | {"stringData": data})
     public = {RECIPIENT: (folder / f"{RECIPIENT}.public").read_text()}
-    _replace(api, namespace, "configmaps", _usable("recipients", "recipients") | {"data": public})
+    replace_object(api, namespace, "configmaps", usable("recipients", "recipients") | {"data": public})
 
 
 def _account(account: AccountState, authority: str) -> dict[str, str]:
@@ -70,11 +70,13 @@ def _account(account: AccountState, authority: str) -> dict[str, str]:
     }
 
 
-def _usable(name: str, use: str) -> Object:
+def usable(name: str, use: str) -> Object:
+    """Return the head of an object that runs may use."""
     return {"metadata": {"name": name, "labels": {"trainwright.dev/use": use}}}
 
 
-def _replace(api: Api, namespace: str, plural: str, body: Object) -> None:
+def replace_object(api: Api, namespace: str, plural: str, body: Object) -> None:
+    """Make an object, in place of the one of that name."""
     path = namespaced(namespace, plural, body["metadata"]["name"])
     if api.find(path) is not None:
         api.delete(path)
