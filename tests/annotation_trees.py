@@ -64,6 +64,9 @@ class Silent:
     def train_batch(self, epoch: int, epochs: int, batch: int, batches: int) -> None:
         pass
 
+    def check(self) -> None:
+        """Nobody asks for a stop."""
+
     def linger(self) -> None:
         """Go on."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from trainwright.contract import TrainingSettings
+from trainwright.contract import AnnotationStream, TrainingSettings
 from trainwright_operator.api import Compute, Resources, TrainingRunSpec
 from trainwright_operator.hosts import host_of, is_allowed, without_user
 from trainwright_operator.quantities import parse_quantity
@@ -122,6 +122,10 @@ def _endpoints(spec: TrainingRunSpec, found: Found) -> Iterator[tuple[str, str]]
         address = _text_of(found, secret, key).strip()
         if address.lower().startswith(WEB):  # the messenger looks at all kinds, when it sends
             yield f"spec.notify[{index}].urlFrom ({key} in Secret {secret!r})", without_user(address)
+    if stream := spec.dataset.annotation_stream:
+        sections = stream.model_dump(by_alias=True, exclude_none=True, exclude={"credentials"})
+        port = AnnotationStream.model_validate(sections).listening_port
+        yield "spec.dataset.annotationStream.host", f"{stream.host}:{port}"
     if spec.dry_run:
         return
     delivery, store = spec.delivery, spec.checkpoint.store if spec.checkpoint else None

@@ -89,6 +89,7 @@ class Use(StrEnum):
     NOTIFY = "notify"
     BUNDLE = "bundle"
     PUBLISHERS = "publishers"
+    STREAM = "stream"
 
 
 class Phase(StrEnum):

@@ -221,11 +221,13 @@ def _delivery_problems(spec: TrainingRunSpec) -> list[str]:
 
 
 def _dataset(section: Object, class_map: str | None, problems: list[str]) -> Object:
-    """Return the plan's dataset section: a claim becomes a folder below the data mount."""
+    """Return the plan's dataset section: a claim becomes a folder below the data mount, Secrets stay out."""
     dataset = dict(section)
     claim = dataset["source"].get("persistentVolumeClaim")
     if claim:
         dataset["source"] = {"folder": {"path": claim.get("path", "/").strip("/") or "."}}
+    if stream := dataset.get("annotationStream"):
+        dataset["annotationStream"] = {key: value for key, value in stream.items() if key != "credentials"}
     classes = {key: value for key, value in dataset.get("classes", {}).items() if key != "configMapKeyRef"}
     if class_map is not None:
         classes["map"] = _parse_classes(class_map, problems)

@@ -49,6 +49,10 @@ def required(spec: TrainingRunSpec) -> list[Reference]:
                 claim.claim_name,
             )
         )
+    stream = spec.dataset.annotation_stream
+    if stream:
+        field, name = "spec.dataset.annotationStream.credentials.secretName", stream.credentials.secret_name
+        found.append(Reference(field, "Secret", name, Use.STREAM, ("RABBITMQ_USER", "RABBITMQ_PASSWORD")))
     classes = spec.dataset.classes and spec.dataset.classes.config_map_key_ref
     if classes:
         found.append(

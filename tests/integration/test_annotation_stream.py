@@ -49,8 +49,8 @@ def test_a_stream_is_caught_up_with_and_from_there_on_followed(broker: RabbitMq,
     publish(broker, [single(f"frame-{n}", CREATED, n, image=draw(n)) for n in range(50)], stream)
     address = address_of(broker, stream)
     with Ingestor(tmp_path, sync=False) as ingestor:
-        assert Follower(address, ingestor, Event()).catch_up() == 49
-        assert Follower(address, ingestor, Event()).catch_up() == 49  # there is nothing new
+        assert Follower(address, ingestor, Event()).catch_up(find_end(address)) == 49
+        assert Follower(address, ingestor, Event()).catch_up(find_end(address)) == 49  # nothing is new
     assert len(list((tmp_path / "data-seed/images").iterdir())) == 50
 
     stop, moved = Event(), Event()
@@ -146,21 +146,22 @@ def wait_for(condition: object, seconds: float = 30) -> None:
 
 def test_an_empty_stream_has_no_end_and_is_caught_up_with(broker: RabbitMq, tmp_path: Path) -> None:
     publish(broker, [], "empty")
+    address = address_of(broker, "empty")
     with Ingestor(tmp_path, sync=False) as ingestor:
-        assert Follower(address_of(broker, "empty"), ingestor, Event()).catch_up() is None
+        assert Follower(address, ingestor, Event()).catch_up(find_end(address)) is None
 
 
 def test_a_wrong_password_says_which_user_and_never_the_password(broker: RabbitMq) -> None:
     address = replace(address_of(broker), password="not-this-one")
     with pytest.raises(ConfigurationError, match="refuses user 'annotations'") as raised:
-        catch_up(address)
+        find_end(address)
     assert "RABBITMQ_PASSWORD" in raised.value.hint
     assert "not-this-one" not in f"{raised.value} {raised.value.hint} {address!r}"
 
 
 def test_a_stream_that_is_not_there_is_named(broker: RabbitMq) -> None:
     with pytest.raises(ConfigurationError, match="there is no stream 'nowhere'"):
-        catch_up(address_of(broker, "nowhere"))
+        find_end(address_of(broker, "nowhere"))
 
 
 def test_tls_is_verified_and_each_mismatch_says_what_to_do(broker: RabbitMq) -> None:
@@ -169,22 +170,16 @@ def test_tls_is_verified_and_each_mismatch_says_what_to_do(broker: RabbitMq) -> 
     if not trusted.exists():
         trusted = broker.folder / "pki" / "ca.crt"
     secure = replace(address_of(broker), port=broker.tls_port, tls=True, authority=trusted)
-    assert catch_up(secure) is not None
+    assert find_end(secure) is not None
     with pytest.raises(ConfigurationError, match="is not trusted"):
-        catch_up(replace(secure, authority=None))
+        find_end(replace(secure, authority=None))
     with pytest.raises(ConfigurationError, match="does not speak TLS"):
-        catch_up(replace(secure, port=broker.port))
+        find_end(replace(secure, port=broker.port))
     with pytest.raises(NetworkError, match="does not answer as a RabbitMQ stream") as raised:
-        catch_up(replace(address_of(broker), port=broker.tls_port))
+        find_end(replace(address_of(broker), port=broker.tls_port))
     assert "whether it wants TLS" in raised.value.hint
 
 
 def test_a_port_where_nobody_listens_is_a_network_error(broker: RabbitMq) -> None:
     with pytest.raises(NetworkError, match="can't be reached"):
-        catch_up(replace(address_of(broker), port=1))
-
-
-def catch_up(address: object) -> int | None:
-    import asyncio
-
-    return asyncio.run(find_end(address))  # type: ignore[arg-type]
+        find_end(replace(address_of(broker), port=1))

@@ -33,6 +33,7 @@ def test_an_example_is_accepted(kubectl: Kubectl, namespace: str, example: Path)
 
 SAMPLE: dict[str, Any] = {"sample": {}}
 CLAIM = {"persistentVolumeClaim": {"claimName": "annotations"}}
+STREAM = {"host": "mq.example.com", "stream": "annotations", "credentials": {"secretName": "mq"}}
 API = {"url": "https://example.com"}
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
@@ -52,6 +53,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no source": (
         {"dataset": {"source": {}}},
         "spec.dataset.source must have exactly one of persistentVolumeClaim, sample",
+    ),
+    "a stream without trees to read it into": (
+        {"dataset": {"source": SAMPLE, "annotationStream": STREAM}},
+        "spec.dataset.annotationStream needs spec.dataset.source.persistentVolumeClaim",
+    ),
+    "a broker with its port in the name": (
+        {"dataset": {"source": CLAIM, "annotationStream": STREAM | {"host": "mq.example.com:5552"}}},
+        "spec.dataset.annotationStream.host in body should match",
     ),
     "a split of 90": (
         {"dataset": {"source": SAMPLE, "split": {"train": 60, "valid": 20, "test": 10}}},

@@ -57,6 +57,32 @@ def test_the_same_content_elsewhere_gives_the_same_digest(tmp_path: Path, source
     assert build(folder_plan(), tmp_path / "three", tmp_path / "copy").report.digest != first.report.digest
 
 
+def test_what_is_moved_between_listing_and_reading_is_found_where_it_is_then(
+    tmp_path: Path, source: Path
+) -> None:
+    class Mover(Silent):
+        """Validates an annotation, and deletes another, when all are listed and none is read."""
+
+        moved = False
+
+        def advance(self, fraction: float) -> None:
+            if not self.moved:
+                self.moved = True
+                for name, target in (("belt0_000", "data"), ("belt1_000", "data_deleted")):
+                    for kind in ("images", "labels"):
+                        (source / target / kind).mkdir(parents=True, exist_ok=True)
+                        (path,) = (source / "data-seed" / kind).glob(f"{name}.*")
+                        path.rename(source / target / kind / path.name)
+
+    (source / "data").rename(source / "data-seed")
+    work = tmp_path / "work"
+    work.mkdir()
+    plan = folder_plan(includeSeed=True, maxCorruptPercent=0)
+    dataset = build_dataset(plan, Places(work, data=source), Mover())
+    assert dataset.report.quarantined == 0
+    assert sum(dataset.report.images.model_dump().values()) == 11
+
+
 def test_unfit_annotations_are_listed_with_reasons_and_the_source_is_untouched(
     tmp_path: Path, source: Path
 ) -> None:

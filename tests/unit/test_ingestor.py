@@ -12,9 +12,10 @@ from annotation_stream import VALIDATOR, bulk, detection, draw, received, single
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainwright.errors import DataError, StorageError
+from trainwright.errors import DataError
 from trainwright_trainer.ingestion.events import Status
 from trainwright_trainer.ingestion.ingestor import SLICE, Ingestor, Received
+from trainwright_trainer.workspace_lock import InUseError
 
 CREATED, EDITED, VALIDATED, DELETED = Status
 
@@ -232,7 +233,7 @@ def test_a_second_consumer_of_the_same_trees_is_refused(tmp_path: Path) -> None:
             [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
         )
     assert "in use by another process" in second.stderr
-    assert StorageError.__name__ in second.stderr
+    assert InUseError.__name__ in second.stderr
 
 
 actions = st.one_of(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from builders import RUN_UID, RunBuilder
 
+from trainwright.contract import StageGroup
 from trainwright_operator.manifests import attempt_job, plan_config_map, trainer_access, workspace_claim
 from trainwright_operator.manifests.job import grace_seconds
 from trainwright_operator.names import JobKey
@@ -19,11 +20,13 @@ IMAGE = "registry.example/trainer@sha256:" + "0" * 64
 SNAPSHOT = take_snapshot(OperatorSettings(trainer=TrainerSettings(image=IMAGE)))
 
 
-def make_job(run: Object, attempt: int = 1, snapshot: Snapshot = SNAPSHOT) -> Object:
+def make_job(
+    run: Object, attempt: int = 1, snapshot: Snapshot = SNAPSHOT, key: JobKey | None = None
+) -> Object:
     spec = merge_spec({}, run["spec"])
     plan = resolve_plan(run, spec, None).plan
     assert plan is not None
-    return attempt_job(run, spec, plan, snapshot, JobKey(attempt))
+    return attempt_job(run, spec, plan, snapshot, key or JobKey(attempt))
 
 
 def pod_of(job: Object) -> Object:
@@ -68,6 +71,22 @@ def test_everything_but_workspace_and_scratch_is_mounted_read_only() -> None:
     mounts = pod["containers"][0]["volumeMounts"]
     writable = {mount["name"] for mount in mounts if not mount.get("readOnly")}
     assert writable == {"workspace", "temporary", "shared-memory"}
+
+
+def test_a_claim_that_a_stream_is_read_into_is_writable_for_the_pod_that_does_it_only() -> None:
+    stream = {"host": "mq", "stream": "s", "credentials": {"secretName": "mq-account"}}
+    source = {"persistentVolumeClaim": {"claimName": "annotations"}}
+    run = RunBuilder().spec(dataset={"source": source, "annotationStream": stream}).build()
+    pod = pod_of(make_job(run))
+    container, volumes = pod["containers"][0], {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert "readOnly" not in mounts["data"]
+    assert volumes["data"]["persistentVolumeClaim"] == {"claimName": "annotations", "readOnly": False}
+    assert volumes["stream-credentials"]["secret"]["secretName"] == "mq-account"
+    assert mounts["stream-credentials"]["readOnly"] is True
+    assert "--stream-credentials" in container["args"]
+    training = pod_of(make_job(run, key=JobKey(1, StageGroup.TRAINING)))
+    assert not {"data", "stream-credentials"} & {volume["name"] for volume in training["volumes"]}
 
 
 def test_every_mount_with_an_option_is_an_argument_below_its_mount_path() -> None:

@@ -284,6 +284,34 @@ def test_the_secret_of_a_checkpoint_store_needs_its_label_and_both_keys() -> Non
     )
 
 
+STREAM = {"host": "mq.example.com", "stream": "annotations", "credentials": {"secretName": "mq"}}
+CLAIM = {"persistentVolumeClaim": {"claimName": "annotations"}}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_annotation_stream_is_in_the_plan_and_its_secret_needs_label_and_account(dry_run: bool) -> None:
+    dataset = {"source": CLAIM, "annotationStream": STREAM}
+    run = RunBuilder().spec(dataset=dataset, dryRun=dry_run).build()
+    spec = merge_spec({}, run["spec"])
+    plan = resolve_plan(run, spec, None).plan
+    assert plan is not None
+    stream = plan.dataset.annotation_stream
+    assert stream is not None
+    assert (stream.host, stream.stream, stream.tls, stream.listening_port) == (
+        "mq.example.com",
+        "annotations",
+        True,
+        5551,
+    )
+    assert "credentials" not in plan.to_json()
+    references = [r for r in required(spec) if "annotationStream" in r.field]
+    found = {reference.identity: {"metadata": {}, "data": {}} for reference in references}
+    assert find_problems(references, found, "ml") == [
+        "spec.dataset.annotationStream.credentials.secretName: Secret 'mq' lacks the label"
+        " trainwright.dev/use=stream and lacks the keys RABBITMQ_USER, RABBITMQ_PASSWORD"
+    ]
+
+
 def test_a_dry_run_needs_no_checkpoint_store() -> None:
     run = RunBuilder().spec(checkpoint={"store": {"s3": BUCKET}}, dryRun=True).build()
     spec = merge_spec({}, run["spec"])

@@ -164,6 +164,27 @@ def test_the_object_store_in_a_secret_has_to_be_an_allowed_host() -> None:
     assert "'store.example.org'" in sentence
 
 
+@pytest.mark.parametrize(
+    ("tls", "allowed", "violations"),
+    [
+        (True, "mq.example:5551", 0),
+        (False, "mq.example:5552", 0),
+        (True, "mq.example:5552", 1),
+        (True, "api", 1),
+    ],
+)
+def test_an_annotation_stream_comes_from_an_allowed_host_and_port(
+    tls: bool, allowed: str, violations: int
+) -> None:
+    stream = {"host": "MQ.example", "stream": "s", "tls": tls, "credentials": {"secretName": "mq"}}
+    source = {"persistentVolumeClaim": {"claimName": "annotations"}}
+    run = RunBuilder().spec(dataset={"source": source, "annotationStream": stream}).build()
+    sentences = violations_of(run, {}, limits={"endpoints": [allowed]})
+    assert len(sentences) == violations
+    for sentence in sentences:
+        assert sentence.startswith("spec.dataset.annotationStream.host leads to 'mq.example'")
+
+
 def test_checkpoints_and_notifications_go_to_allowed_hosts_only_and_no_secret_is_told() -> None:
     bucket = {"endpoint": "https://s3.example.org", "bucket": "b1b", "credentials": {"secretName": "keys"}}
     notify = [{"urlFrom": {"secretName": "chat", "key": key}, "on": ["Failed"]} for key in ("hook", "chat")]

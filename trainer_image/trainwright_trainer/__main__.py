@@ -83,6 +83,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
     checkpoint_credentials: Annotated[
         Path | None, typer.Option(help="AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY of the checkpoint store.")
     ] = None,
+    stream_credentials: Annotated[
+        Path | None, typer.Option(help="RABBITMQ_USER, RABBITMQ_PASSWORD of the annotation stream.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="What was read of annotations, for runs that share it; written to.")
     ] = None,
@@ -124,6 +127,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter per option
         publishers,
         checkpoints,
         checkpoint_credentials,
+        stream_credentials,
         cache,
     )
     last_word = [] if termination_message is None else [TerminationMessage(termination_message)]

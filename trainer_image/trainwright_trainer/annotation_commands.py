@@ -15,9 +15,9 @@ import typer
 
 from trainwright.cli.output import print_error
 from trainwright.contract import Directories
-from trainwright.delivery.credentials import read_secret
-from trainwright.errors import ConfigurationError, StepError
-from trainwright_trainer.ingestion.address import StreamAddress
+from trainwright.errors import StepError
+from trainwright_trainer.ingestion.address import StreamAddress, find_authority, read_credentials
+from trainwright_trainer.ingestion.broker import find_end
 from trainwright_trainer.ingestion.dead_letters import LostLetter
 from trainwright_trainer.ingestion.following import Follower, Moment
 from trainwright_trainer.ingestion.ingestor import Ingestor, Results
@@ -33,15 +33,17 @@ commands = typer.Typer(
 )
 _LOG = logging.getLogger(__name__)
 _GRACE_SECONDS = 30.0
-_CREDENTIALS = ("RABBITMQ_USER", "RABBITMQ_PASSWORD")
 
 EnvFile = Annotated[Path, typer.Option(help="The file of variables; the environment wins.")]
 Credentials = Annotated[
     Path | None,
-    typer.Option(help="A folder with RABBITMQ_USER and RABBITMQ_PASSWORD, as a Secret mounts them."),
+    typer.Option(help="RABBITMQ_USER, RABBITMQ_PASSWORD, perhaps ca.crt, as a Secret mounts them."),
 ]
 Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS, and verify the broker's certificate.")]
-Authority = Annotated[Path | None, typer.Option(help="With --tls: who signed it; else the system's.")]
+Authority = Annotated[
+    Path | None,
+    typer.Option(help="With --tls: who signed it; else the credentials' ca.crt, or the system's."),
+]
 Sync = Annotated[
     bool,
     typer.Option("--sync/--no-sync", help="Whether each file survives a loss of power before it counts."),
@@ -106,14 +108,14 @@ def catch_up(
 ) -> None:
     """Apply what the stream holds now, and end."""
     with _open(env_file, credentials, tls, authority, sync) as opened:
-        total = Results()
+        total, end = Results(), find_end(opened.address)
 
         def count(moment: Moment) -> None:
             total.messages.update(moment.results.messages)
             total.changed += moment.results.changed
 
         with StopRequest(_GRACE_SECONDS, lambda: None) as request:
-            offset = Follower(opened.address, opened.ingestor, request.stop, count).catch_up()
+            offset = Follower(opened.address, opened.ingestor, request.stop, count).catch_up(end)
         what = ", ".join(f"{number} {result}" for result, number in sorted(total.messages.items()))
         typer.echo(f"at offset {offset}: {what or 'nothing new'}; {total.changed} annotations changed")
 
@@ -137,7 +139,10 @@ def _open(
     """Open what the settings name; an error ends the program with its sentence, hint and exit code."""
     set_up_logging(sys.stderr)
     try:
-        settings = read_stream_settings(env_file, {**os.environ, **_read_credentials(credentials)})
+        told = {} if credentials is None else read_credentials(credentials)
+        if authority is None and credentials is not None:
+            authority = find_authority(credentials)
+        settings = read_stream_settings(env_file, {**os.environ, **told})
         stream, folders = settings.annotation_stream, settings.folders
         address = StreamAddress(
             stream.host,
@@ -154,15 +159,3 @@ def _open(
     except StepError as error:
         print_error(error)
         raise typer.Exit(int(error.exit_code)) from error
-
-
-def _read_credentials(folder: Path | None) -> dict[str, str]:
-    if folder is None:
-        return {}
-    found = {name: read_secret(folder / name) for name in _CREDENTIALS}
-    missing = [name for name, value in found.items() if not value]
-    if missing:
-        raise ConfigurationError(
-            f"the credentials in {folder} lack {' and '.join(missing)}", hint="Add the keys to the Secret."
-        )
-    return found

@@ -13,8 +13,9 @@ from trainwright.errors import ConfigurationError
 class Places:
     """Folders of one execution; only `workspace`, `checkpoints` and `cache` are written to.
 
-    `data` is the root that a folder source's path is below; `weights` holds base models; the others hold
-    one file per key, as a mounted Secret does. A plan that does not need one may leave it out.
+    `data` is the root that a folder source's path is below, and written to where an annotation stream is read
+    into it; `weights` holds base models; the others hold one file per key, as a mounted Secret does. A plan
+    that does not need one may leave it out.
     """
 
     workspace: Path
@@ -31,6 +32,7 @@ class Places:
     publishers: Path | None = None  # one verify key per file: who may have signed a parent
     checkpoints: Path | None = None  # the root that the path of a checkpoint folder is below; written to
     checkpoint_credentials: Path | None = None  # AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, optionally ca.crt
+    stream_credentials: Path | None = None  # RABBITMQ_USER, RABBITMQ_PASSWORD, optionally ca.crt
     cache: Path | None = None  # what was read of annotations, where several runs share it
 
     def read_account(self) -> ApiCredentials:

@@ -12,6 +12,9 @@ from trainwright.contract import CheckpointReport
 class Watcher(Protocol):
     """Is told about a step's progress; every call raises `PreemptedError` once a stop was asked for."""
 
+    def check(self) -> None:
+        """Nothing is done that could be told of."""
+
     def advance(self, fraction: float) -> None:
         """A step is made, and the running stage has come this far, from 0 to 1."""
 

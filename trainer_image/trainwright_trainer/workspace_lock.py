@@ -11,6 +11,11 @@ from pathlib import Path
 
 from trainwright.errors import StorageError
 
+
+class InUseError(StorageError):
+    """Another process has the lock."""
+
+
 _LOG = logging.getLogger(__name__)
 _TAKEN = frozenset({errno.EACCES, errno.EAGAIN})
 
@@ -27,7 +32,7 @@ def lock_workspace(workspace: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _TAKEN:
-                raise StorageError(
+                raise InUseError(
                     f"the workspace {workspace} is in use by another process",
                     hint="Wait until it has ended or stop it, or use another workspace.",
                 ) from None

@@ -19,11 +19,12 @@ from trainwright_operator.api.section import (
     one_of,
 )
 
+_HOST = r"^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*$"
 _INSIDE = r"!self.startsWith('/') && !self.split('/').exists(part, part == '..')"
 
 
 class ClaimSource(Section):
-    """A tree of images and labels on a volume. It is mounted read-only and never changed."""
+    """A tree of images and labels on a volume. It is mounted read-only, but for an annotationStream."""
 
     claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, in the run's namespace.")
     path: RelativePath | None = Field(
@@ -198,8 +199,47 @@ class Split(Section):
     )
 
 
+class StreamSecret(Section):
+    """The Secret with the account that reads the stream."""
+
+    secret_name: ObjectName = Field(
+        description="Name of a Secret with the keys RABBITMQ_USER and RABBITMQ_PASSWORD, and ca.crt where the"
+        " broker's certificate is not publicly trusted. It needs the label trainwright.dev/use: stream."
+    )
+
+
+class AnnotationStream(Section):
+    """A stream of RabbitMQ that tells of annotations. The claim is brought up to where the stream ends now,
+    before the dataset is built; so it is mounted writable.
+
+    Where a consumer follows the stream into the same claim already, the run waits until that is so far.
+    """
+
+    built_in = built_in_of(contract.AnnotationStream)
+
+    host: Annotated[str, Field(max_length=253, pattern=_HOST)] = Field(
+        description="Name or IPv4 address of the broker, without a port."
+    )
+    port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of its stream plug-in, which is not the AMQP port. Default: 5551, or 5552"
+        " without tls.",
+    )
+    stream: Annotated[str, Field(min_length=1, max_length=255)] = Field(description="Name of the stream.")
+    tls: bool | None = Field(
+        default=None,
+        description="Whether to speak TLS, and verify the broker's certificate. Without it whoever is on the"
+        " way reads the password and the images.",
+    )
+    credentials: StreamSecret
+
+
 class Dataset(Section):
-    """What the model is trained on. The source is never changed; the run builds a dataset of its own."""
+    """What the model is trained on. The source is never changed, but by an annotationStream; the run builds a
+    dataset of its own.
+    """
 
     built_in = built_in_of(contract.DatasetSettings)
 
@@ -212,6 +252,7 @@ class Dataset(Section):
         " Coco by the names of the files.",
     )
     directories: Directories | None = None
+    annotation_stream: AnnotationStream | None = None
     classes: Classes | None = None
     include_seed: bool | None = Field(
         default=None, description="Whether annotations that nobody has validated are trained on too."
@@ -234,4 +275,12 @@ class Dataset(Section):
         default=None,
         description="Whether an image without a label is a background, with nothing on it to detect, and not"
         " one that nobody has annotated. An empty label always means a background.",
+    )
+
+    rules = (
+        Rule(
+            "!has(self.annotationStream) || has(self.source.persistentVolumeClaim)",
+            "spec.dataset.annotationStream needs spec.dataset.source.persistentVolumeClaim: it is read into"
+            " the directories there",
+        ),
     )

@@ -37,6 +37,11 @@ class DatasetStatus(Observed):
         ge=0, description="Annotations left out because they are unreadable or malformed."
     )
     classes: int = Field(ge=0, description="How many classes the dataset has.")
+    stream_offset: int | None = Field(
+        default=None,
+        ge=0,
+        description="With dataset.annotationStream: all messages up to this offset are in it.",
+    )
 
 
 class ModelStatus(Observed):

@@ -62,8 +62,12 @@ def pod_mounts(
         mounts.append(Mount("shared-memory", "/dev/shm", _shared_memory(spec, plan), read_only=False))  # noqa: S108
     claim = spec.dataset.source.persistent_volume_claim
     if claim and group in (None, StageGroup.DATASET):
-        source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
-        mounts.append(Mount("data", "/data", source, "--data"))
+        stream = spec.dataset.annotation_stream
+        source = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": stream is None}}
+        mounts.append(Mount("data", "/data", source, "--data", read_only=stream is None))
+        if stream:
+            folder, source = "/etc/trainwright/stream", _secret(stream.credentials.secret_name)
+            mounts.append(Mount("stream-credentials", folder, source, "--stream-credentials"))
     delivers = plan.delivery is not None and group in (None, StageGroup.DELIVERY)
     fetches = plan.model.parent is not None and group in (None, StageGroup.DATASET)
     if delivers or fetches:

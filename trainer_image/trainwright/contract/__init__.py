@@ -25,6 +25,7 @@ from trainwright.contract.classes import (
     parse_class_map,
 )
 from trainwright.contract.dataset import (
+    AnnotationStream,
     ClassesSettings,
     DatasetSettings,
     DatasetSource,
@@ -112,6 +113,7 @@ __all__ = [
     "TERMINATION_MESSAGE_BYTES",
     "Adjustments",
     "Affine",
+    "AnnotationStream",
     "ApiSettings",
     "ArgumentValue",
     "AugmentationSettings",

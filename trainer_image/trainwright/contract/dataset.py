@@ -88,6 +88,20 @@ class SplitSettings(Contract):
         return self
 
 
+class AnnotationStream(Contract):
+    """A stream of RabbitMQ that the source's trees are brought up to date from, before they are read."""
+
+    host: str
+    port: int | None = Field(default=None, ge=1, le=65535)
+    stream: str
+    tls: bool = True
+
+    @property
+    def listening_port(self) -> int:
+        """The port, or else the usual one of RabbitMQ's stream plug-in."""
+        return self.port or (5551 if self.tls else 5552)
+
+
 LabelFormat = Literal["Auto", "Yolo", "YoloObb", "PascalVoc", "Coco"]
 
 
@@ -97,6 +111,7 @@ class DatasetSettings(Contract):
     source: DatasetSource
     format: LabelFormat = "Auto"
     directories: Directories = Directories()
+    annotation_stream: AnnotationStream | None = None
     classes: ClassesSettings = ClassesSettings()
     include_seed: bool = False
     split: SplitSettings = SplitSettings()
@@ -104,3 +119,9 @@ class DatasetSettings(Contract):
     max_corrupt_percent: float = Field(default=5, ge=0, le=100)
     allow_empty_classes: bool = False
     allow_missing_labels: bool = False
+
+    @model_validator(mode="after")
+    def _has_trees(self) -> Self:
+        if self.annotation_stream is not None and self.source.folder is None:
+            raise ValueError("annotationStream needs source.folder: it is read into its trees")
+        return self

@@ -83,6 +83,9 @@ class DatasetReport(Contract):
     copies: int = Field(default=0, ge=0, description="Altered copies of training images, beside them.")
     quarantined: int = Field(ge=0, description="Annotations left out: unreadable or malformed.")
     classes: int = Field(ge=0, description="How many classes the labels have.")
+    stream_offset: int | None = Field(
+        default=None, ge=0, description="The annotation stream is in it up to this offset."
+    )
 
 
 class PartReport(Contract):

@@ -51,7 +51,8 @@ def digest_rules(rules: Rules) -> str:
 def gather_annotations(  # noqa: PLR0913, PLR0917 - the source, the rules, three places and who is told
     source: Source, rules: Rules, ledger: Ledger, store: ObjectStore, scratch: Path, pace: Pace
 ) -> None:
-    """Bring every annotation of the source into the ledger, and its image into the store."""
+    """Bring every annotation of the source into the ledger, and no other; its image into the store."""
+    ledger.want_nothing()
     spool = scratch / "candidates"
     rules_digest = digest_rules(rules)
     count = _list_unknown(source, rules_digest, ledger, store, spool, lambda done: pace.advance(0, done + 1))

@@ -64,10 +64,12 @@ def lay_out(
             advance(done)
 
 
-def write_papers(folder: Path, ledger: Ledger, classes: ClassMap, copies_of: CopiesOf) -> ManifestHeader:
+def write_papers(
+    folder: Path, ledger: Ledger, classes: ClassMap, copies_of: CopiesOf, stream_offset: int | None
+) -> ManifestHeader:
     """Write manifest, quarantine list and settings, and return the manifest's first line."""
     images = (_to_line(item, copies_of(item)) for item in ledger.placed())
-    header = write_manifest(folder / MANIFEST, classes, images)
+    header = write_manifest(folder / MANIFEST, classes, images, stream_offset)
     with (folder / QUARANTINE).open("w", encoding="utf-8") as file:
         for name, rule, reason in ledger.unfit():
             file.write(json.dumps({"name": name, "rule": rule, "reason": reason}) + "\n")

@@ -70,6 +70,10 @@ class Ledger:
         cursor = self._database.execute("INSERT OR IGNORE INTO wanted (name, key) VALUES (?, ?)", (name, key))
         return cursor.rowcount == 1
 
+    def want_nothing(self) -> None:
+        """Begin to note the names of the source."""
+        self._database.execute("DELETE FROM wanted")
+
     def has_name(self, name: str) -> bool:
         """Return whether an annotation of the source is called so."""
         return self._database.execute("SELECT 1 FROM wanted WHERE name = ?", (name,)).fetchone() is not None

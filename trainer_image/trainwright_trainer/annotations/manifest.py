@@ -24,12 +24,16 @@ _Line = TypeVar("_Line", bound=Contract)
 
 
 class ManifestHeader(Contract):
-    """The first line: what the dataset is as a whole."""
+    """The first line: what the dataset is as a whole.
+
+    `stream_offset` is that of the annotation stream up to which the source was caught up with it.
+    """
 
     version: int = 1
     digest: Digest
     class_map: ClassMap
     images: int
+    stream_offset: int | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,7 +70,9 @@ class ManifestImage(Contract):
     variants: tuple[Variant, ...] = ()
 
 
-def write_manifest(path: Path, classes: ClassMap, images: Iterable[ManifestImage]) -> ManifestHeader:
+def write_manifest(
+    path: Path, classes: ClassMap, images: Iterable[ManifestImage], stream_offset: int | None = None
+) -> ManifestHeader:
     """Write the manifest of images that come in the order of their names."""
     lines, count = path.with_name(path.name + ".lines"), 0
     digest = hashlib.sha256(json.dumps(classes.names).encode())
@@ -77,7 +83,9 @@ def write_manifest(path: Path, classes: ClassMap, images: Iterable[ManifestImage
             content += [part for variant in image.variants for part in (variant.image, variant.label)]
             digest.update(b"\n" + json.dumps(content).encode())
             file.write(image.model_dump_json(by_alias=True) + "\n")
-    header = ManifestHeader(digest=f"sha256:{digest.hexdigest()}", class_map=classes, images=count)
+    header = ManifestHeader(
+        digest=f"sha256:{digest.hexdigest()}", class_map=classes, images=count, stream_offset=stream_offset
+    )
     with path.open("wb") as whole, lines.open("rb") as part:
         whole.write(header.model_dump_json(by_alias=True).encode() + b"\n")
         shutil.copyfileobj(part, whole)

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from rstream import exceptions
 
+from trainwright.contract import AnnotationStream
+from trainwright.delivery.credentials import read_secret
 from trainwright.errors import ConfigurationError, NetworkError, StepError
+
+CREDENTIALS = ("RABBITMQ_USER", "RABBITMQ_PASSWORD")
+AUTHORITY = "ca.crt"
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,38 @@ class StreamAddress:
     tls: bool = False
     authority: Path | None = None
 
+    @classmethod
+    def of(cls, stream: AnnotationStream, credentials: Path | None) -> StreamAddress:
+        """Return where the stream of a plan is; `credentials` is a folder, as a Secret is mounted."""
+        if credentials is None:
+            raise ConfigurationError(
+                "no folder of credentials for the annotation stream is given",
+                hint=f"Name a Secret with {' and '.join(CREDENTIALS)}: dataset.annotationStream.credentials.",
+            )
+        user, password = read_credentials(credentials).values()
+        authority = find_authority(credentials)
+        port = stream.listening_port
+        return cls(stream.host, port, stream.stream, user, password, stream.tls, authority)
+
     def __str__(self) -> str:
         return f"stream {self.stream!r} of RabbitMQ at {self.host}:{self.port}"
+
+
+def read_credentials(folder: Path) -> dict[str, str]:
+    """Return what a mounted Secret says of who reads the stream, or raise `ConfigurationError`."""
+    found = {name: read_secret(folder / name) for name in CREDENTIALS}
+    missing = [name for name, value in found.items() if not value]
+    if missing:
+        raise ConfigurationError(
+            f"the credentials in {folder} lack {' and '.join(missing)}", hint="Add the keys to the Secret."
+        )
+    return found
+
+
+def find_authority(folder: Path) -> Path | None:
+    """Return the certificate beside the credentials that the broker's is verified by, if there is one."""
+    path = folder / AUTHORITY
+    return path if path.is_file() else None
 
 
 def explain(error: BaseException, address: StreamAddress) -> StepError | None:

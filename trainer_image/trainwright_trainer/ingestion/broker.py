@@ -154,8 +154,12 @@ class StreamReader:
             await asyncio.wait_for(self._consumer.close(), _ANSWER_SECONDS)
 
 
-async def find_end(address: StreamAddress) -> int | None:
+def find_end(address: StreamAddress) -> int | None:
     """Return the offset of a message that is now one of the stream's last; None, if it has none at all."""
+    return asyncio.run(_find_end(address))
+
+
+async def _find_end(address: StreamAddress) -> int | None:
     async with StreamReader(address) as reader:
         await reader._subscribe(ConsumerOffsetSpecification(OffsetType.LAST, None))
         batch = await reader.next_batch(_END_SECONDS)

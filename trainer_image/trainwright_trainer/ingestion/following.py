@@ -12,7 +12,7 @@ from threading import Event
 
 from trainwright.errors import ConfigurationError, NetworkError, PreemptedError
 from trainwright_trainer.ingestion.address import StreamAddress
-from trainwright_trainer.ingestion.broker import StreamReader, find_end
+from trainwright_trainer.ingestion.broker import StreamReader
 from trainwright_trainer.ingestion.ingestor import Ingestor, Received, Results
 
 Telling = Callable[["Moment"], None]
@@ -22,6 +22,7 @@ _IDLE_SECONDS = 1.0
 _STORE_SECONDS = 2.0
 _SILENCE_SECONDS = 300.0  # after which a connection is made anew: one that died may look like a quiet one
 _LONGEST_PAUSE = 30.0
+_MOST_FAILURES = 8  # in a row, of one that is waited for: two minutes and more
 
 
 @dataclass
@@ -53,15 +54,14 @@ class Follower:
         """Read on until `stop` is set."""
         asyncio.run(self._read(end=None))
 
-    def catch_up(self) -> int | None:
-        """Read up to where the stream ends now; return the offset, raise `PreemptedError` on `stop`."""
-        return asyncio.run(self._catch_up())
+    def catch_up(self, end: int | None) -> int | None:
+        """Read up to an offset, and return what is applied; raise `PreemptedError` on `stop`.
 
-    async def _catch_up(self) -> int | None:
-        end = await find_end(self._address)
+        A broker that stays away for minutes is a `NetworkError`.
+        """
         done = self._ingestor.offset
         if end is not None and (done is None or done < end):
-            await self._read(end)
+            asyncio.run(self._read(end))
             if self._stop.is_set():
                 raise PreemptedError("asked to stop while the annotation stream was read")
         return self._ingestor.offset
@@ -82,6 +82,8 @@ class Follower:
                 if isinstance(error, ConfigurationError) and not self._was_connected:
                     raise
                 failures += 1
+                if end is not None and failures == _MOST_FAILURES:
+                    raise
                 pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
                 _LOG.warning("%s; trying again in %.0f s", error, pause)
                 self._moment.connected = False

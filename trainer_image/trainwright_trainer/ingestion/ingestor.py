@@ -22,7 +22,7 @@ from trainwright_trainer.ingestion.trees import Changes, Trees
 from trainwright_trainer.ingestion.volume import using
 from trainwright_trainer.workspace_lock import lock_workspace
 
-FOLDER = ".trainwright"
+FOLDER, OFFSET_FILE = ".trainwright", "offset.yaml"
 SLICE = 500
 """So many names of one message are applied at once; other messages are applied between the slices."""
 
@@ -70,7 +70,7 @@ class Ingestor:
                 folder.mkdir(exist_ok=True)
                 stack.enter_context(lock_workspace(folder))
             self.dead_letters = DeadLetters(folder / "dead-letters")
-            self.offset_file = OffsetFile(self._root / "offset.yaml")
+            self.offset_file = OffsetFile(self._root / OFFSET_FILE)
             self.ledger = Ledger(folder, durable=self._sync)
             stack.callback(self.ledger.close)
             if self.ledger.is_new:

@@ -42,6 +42,11 @@ class OffsetFile:
             raise self._unreadable(f"it has none of {', '.join(KEYS)}")
         return None
 
+    def read_applied(self) -> int | None:
+        """Return the offset that a consumer of ours wrote last, or None where none has."""
+        offset = self._load().get("offset")
+        return offset if isinstance(offset, int) else None
+
     def write(self, offset: int) -> None:
         """Write the offset down if it is another than last time."""
         if offset == self._written:

@@ -50,12 +50,14 @@ from trainwright_trainer.annotations.summary import Balance, summarize
 from trainwright_trainer.augmentation.copies import Copies, open_copies
 from trainwright_trainer.augmentation.making import Copy
 from trainwright_trainer.files import commit_folder, digest_file
+from trainwright_trainer.ingestion.catching_up import catch_up_with_stream
 from trainwright_trainer.places import Places
 from trainwright_trainer.watching import Watcher
 
 FOLDER = "dataset"
 _CACHE = "dataset-cache"
 _ORIGIN = "origin.json"
+_GATHERINGS = 3  # a file that is moved between listing and reading is not one that is missing
 _READ = 0.85  # of the stage, when every annotation is read
 
 
@@ -78,6 +80,7 @@ class _Build:
     store: ObjectStore
     ledger: Ledger
     copies: Copies
+    stream_offset: int | None
 
     def copies_of(self, item: Placed) -> dict[str, Copy]:
         """Return the altered copies of an image, by their names."""
@@ -90,9 +93,10 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
     Images in `earlier`, the manifest of a parent's dataset, stay on the sides they were on.
     """
     settings = plan.dataset
+    stream_offset = catch_up_with_stream(settings, places, watcher)
     source = _open_source(settings, places)
     rules = Rules.of(source.classes, settings)
-    inputs = _describe_inputs(settings, source, rules, earlier)
+    inputs = _describe_inputs(settings, source, rules, earlier, stream_offset)
     built = _recall(places.workspace / FOLDER, inputs)
     if built is not None:
         return built
@@ -106,14 +110,18 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
         open_ledger(cache.ledger) as ledger,
         open_copies(cache.copies, settings.augmentation, cache.store) as copies,
     ):
-        gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, read))
+        for _ in range(_GATHERINGS):
+            before = source.stamp
+            gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, read))
+            if not ledger.count()[1] or source.stamp == before:
+                break
         shutil.rmtree(scratch)
         _check_quarantine(ledger, settings.max_corrupt_percent)
         _divide(ledger, settings, earlier)
         balance = Balance(ledger)
         if not settings.allow_empty_classes:
             balance.require_training_images(source.classes)
-        build = _Build(partial, source, settings, earlier, cache.store, ledger, copies)
+        build = _Build(partial, source, settings, earlier, cache.store, ledger, copies, stream_offset)
         failed = _make_copies(build, Pace(watcher, read, _READ))
         dataset = _assemble(build, balance, failed, Pace(watcher, _READ, 1))
         ledger.forget_unwanted()
@@ -154,7 +162,9 @@ def _open_source(settings: DatasetSettings, places: Places) -> Source:
     return open_folder(root, settings)
 
 
-def _describe_inputs(settings: DatasetSettings, source: Source, rules: Rules, earlier: Path | None) -> str:
+def _describe_inputs(
+    settings: DatasetSettings, source: Source, rules: Rules, earlier: Path | None, stream_offset: int | None
+) -> str:
     """Return a digest of all that a dataset is made from; empty where the source can't tell."""
     if not source.stamp:
         return ""
@@ -165,6 +175,7 @@ def _describe_inputs(settings: DatasetSettings, source: Source, rules: Rules, ea
         source.stamp,
         digest_rules(rules),
         parent,
+        str(stream_offset),
     ]
     return digest_of("\n".join(parts))
 
@@ -230,7 +241,7 @@ def _assemble(build: _Build, balance: Balance, failed: int, pace: Pace) -> Datas
     partial, ledger, classes = build.partial, build.ledger, build.source.classes
     total, unfit = ledger.count()
     lay_out(partial, ledger, build.store, build.copies_of, lambda done: pace.advance(done, total - unfit))
-    header = write_papers(partial, ledger, classes, build.copies_of)
+    header = write_papers(partial, ledger, classes, build.copies_of, build.stream_offset)
     summary = summarize(ledger, header, balance, build.settings.split)
     copies = sum(len(image.variants) for image in read_images(partial / MANIFEST))
     summary["augmentation"] = {"copies": copies, "failed": failed}
@@ -243,6 +254,7 @@ def _assemble(build: _Build, balance: Balance, failed: int, pace: Pace) -> Datas
         copies=copies,
         quarantined=unfit,
         classes=len(classes.names),
+        stream_offset=build.stream_offset,
     )
     return Dataset(
         folder=FOLDER,
