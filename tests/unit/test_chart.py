@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from prerequisites import require_program
 
 from trainwright_operator import names
 from trainwright_operator.settings import read_settings
+from trainwright_trainer.standalone.variables import read_stream_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HELM = REPOSITORY / "helm"
@@ -81,7 +83,7 @@ def _comments(node: yaml.MappingNode, lines: list[str], prefix: str = "") -> Ite
         while line > 0 and lines[line - 1].strip().startswith("#"):
             line -= 1
         yield path, " ".join(text.strip().removeprefix("# ") for text in lines[line:first])
-        if isinstance(value, yaml.MappingNode) and path != "resources":
+        if isinstance(value, yaml.MappingNode) and not path.endswith("resources"):
             yield from _comments(value, lines, f"{path}.")
 
 
@@ -109,6 +111,8 @@ def test_helm_finds_nothing_to_say(helm: str) -> None:
         ({"trainer": {"picture": "x"}}, "picture"),
         ({"namespaces": ["Big"]}, "namespaces"),
         ({"image": {"digest": "latest"}}, "digest"),
+        ({"annotationStream": {"host": "rabbitmq:5551"}}, "host"),
+        ({"annotationStream": {"path": "a/../b"}}, "path"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm: str, values: dict[str, Any], name: str) -> None:
@@ -305,3 +309,150 @@ def test_scrape_annotations_name_the_port_of_the_health_check(render: Render) ->
         "prometheus.io/port": "9090",
         "prometheus.io/path": "/metrics",
     }
+
+
+# --- the follower of the annotation stream -------------------------------------------------------------
+
+FOLLOWER = {
+    "enabled": True,
+    "namespace": "ml",
+    "host": "rabbitmq.messaging",
+    "credentialsSecret": "stream",
+    "claim": "annotations",
+}
+NAME = "trainwright-annotations"
+
+
+def test_nothing_follows_a_stream_unless_asked_to(render: Render) -> None:
+    assert [item for item in render() if item["metadata"]["name"] == NAME] == []
+
+
+def test_what_a_follower_lacks_is_told_at_once(helm: str) -> None:
+    done = _template(helm, {"annotationStream": {"enabled": True, "host": "rabbitmq"}})
+    assert done.returncode != 0
+    assert (
+        "annotationStream.enabled needs annotationStream.credentialsSecret, annotationStream.claim"
+        in done.stderr
+    )
+
+
+def test_helm_finds_nothing_to_say_of_a_follower_either(helm: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"annotationStream": FOLLOWER}))
+    done = subprocess.run(
+        [helm, "lint", "--strict", "--kube-version", "1.30.0", "--values", values, CHART],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_follower_is_restricted_and_alone(render: Render) -> None:
+    objects = render(annotationStream=FOLLOWER)
+    (deployment,) = _find(objects, "Deployment", NAME)
+    (operator,) = _find(objects, "Deployment", "trainwright-operator")
+    spec = deployment["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    assert not operator["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert deployment["metadata"]["namespace"] == "ml"
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    probes = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert probes == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+
+
+def test_the_followers_credentials_are_files_and_nothing_else(render: Render) -> None:
+    (deployment,) = _find(render(annotationStream=FOLLOWER), "Deployment", NAME)
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert all(set(variable) == {"name", "value"} for variable in container["env"])
+    assert not {"RABBITMQ_USER", "RABBITMQ_PASSWORD"} & {each["name"] for each in container["env"]}
+    (volume,) = [each["secret"] for each in pod["volumes"] if "secret" in each]
+    assert volume["secretName"] == "stream"
+
+
+def test_the_follower_may_write_one_config_map(render: Render) -> None:
+    objects = render(annotationStream=FOLLOWER)
+    (role,), (binding,) = _find(objects, "Role", NAME), _find(objects, "RoleBinding", NAME)
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["configmaps"],
+            "resourceNames": ["annotations-revision"],
+            "verbs": ["create", "patch"],
+        }
+    ]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": NAME, "namespace": "ml"}]
+    assert {item["metadata"]["namespace"] for item in (role, binding)} == {"ml"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, {"port": "5551", "--tls": True, "--sync": True, "root": "/annotations"}),
+        (
+            {"tls": False, "sync": False, "path": "/vehicles/"},
+            {"port": "5552", "--tls": False, "--sync": False, "root": "/annotations/vehicles"},
+        ),
+        ({"port": 15551}, {"port": "15551", "--tls": True, "--sync": True, "root": "/annotations"}),
+    ],
+)
+def test_the_follower_understands_what_it_is_told(
+    render: Render, values: dict[str, Any], told: dict[str, Any]
+) -> None:
+    from trainwright_trainer.__main__ import app
+
+    (deployment,) = _find(render(annotationStream={**FOLLOWER, **values}), "Deployment", NAME)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    words = [*container["command"], *container["args"]]
+    command: Any = typer.main.get_command(app)
+    for word in words[1:3]:
+        command = command.commands[word]
+    parsed = command.make_context("follow", words[3:]).params
+    assert parsed["claim"] == FOLLOWER["claim"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    settings = read_stream_settings(
+        Path("none"), {**environment, "RABBITMQ_USER": "reader", "RABBITMQ_PASSWORD": "secret-9"}
+    )
+    assert {
+        "port": str(settings.annotation_stream.port),
+        "--tls": parsed["tls"],
+        "--sync": parsed["sync"],
+        "root": str(settings.folders.root),
+    } == told
+    assert (settings.annotation_stream.host, settings.annotation_stream.queue) == (
+        "rabbitmq.messaging",
+        "azaion-annotations",
+    )
+
+
+def test_the_follower_is_scraped_and_fenced_in_like_the_operator(render: Render) -> None:
+    objects = render(
+        annotationStream=FOLLOWER,
+        metrics={"scrapeAnnotations": True, "serviceMonitor": {"enabled": True}},
+        networkPolicy={"enabled": True, "apiServerPorts": [6443]},
+    )
+    (deployment,) = _find(objects, "Deployment", NAME)
+    template = deployment["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == "8081"
+    (monitor,), (service,) = _find(objects, "ServiceMonitor", NAME), _find(objects, "Service", NAME)
+    (policy,) = _find(objects, "NetworkPolicy", NAME)
+    labels = template["metadata"]["labels"].items()
+    for selector in (service["spec"]["selector"], policy["spec"]["podSelector"]["matchLabels"]):
+        assert selector.items() <= labels
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {item["metadata"]["namespace"] for item in (monitor, service, policy)} == {"ml"}
+    ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert ports == {53, 6443, 5551}

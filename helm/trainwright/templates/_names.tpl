@@ -6,10 +6,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* The labels the operator's pod is found by. */}}
+{{/* The labels a pod is found by: the operator's, or that of another component. */}}
 {{- define "trainwright.selector" -}}
 app.kubernetes.io/name: trainwright
-app.kubernetes.io/component: operator
+app.kubernetes.io/component: {{ .component | default "operator" }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
@@ -20,6 +20,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
+{{- end }}
+
+{{/* Where the follower of the annotation stream runs: beside the claim. */}}
+{{- define "trainwright.follower.namespace" -}}
+{{ .Values.annotationStream.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{/* The port of the broker that it follows. */}}
+{{- define "trainwright.follower.port" -}}
+{{ .Values.annotationStream.port | default (ternary 5551 5552 .Values.annotationStream.tls) }}
 {{- end }}
 
 {{/* The operator's account, as the subject of a binding. */}}
