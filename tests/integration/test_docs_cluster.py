@@ -55,7 +55,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("reader")
     for name in ("examples", "helm"):
         (here / name).symlink_to(ROOT / name)
-    for name in ("trainer.txt", "plant-a.txt", "access-key.txt", "secret-key.txt", "address.txt"):
+    for name in (
+        "trainer.txt",
+        "plant-a.txt",
+        "access-key.txt",
+        "secret-key.txt",
+        "address.txt",
+        "stream-password.txt",
+    ):
         (here / name).write_text("correct horse battery staple\n")
     (cdn,) = [block.text for block in read_blocks("yaml") if "uploader_access_key" in block.text][:1]
     (here / "cdn.yaml").write_text(cdn)

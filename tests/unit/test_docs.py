@@ -7,6 +7,7 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +100,27 @@ def helm() -> str:
     return require_program("helm")
 
 
-def values_block() -> str:
-    (text,) = [block.text for block in read_blocks("yaml") if block.text.startswith("# values.yaml")]
+def values_block(name: str = "values.yaml") -> str:
+    (text,) = [block.text for block in read_blocks("yaml") if block.text.startswith(f"# {name}")]
     return text
 
 
 @pytest.mark.parametrize("command", commands_of("helm"), ids=str)
 def test_the_chart_takes_the_documents_values(command: Command, helm: str, tmp_path: Path) -> None:
     """The chart's schema refuses an unknown value by its name."""
-    (tmp_path / "values.yaml").write_text(values_block())
+    words = command.words
+    for option, name in pairwise(words):
+        if option == "--values":
+            (tmp_path / name).write_text(values_block(name))
     (tmp_path / "helm").symlink_to(ROOT / "helm")
-    assert command.words[1] in ("install", "upgrade")
-    words = ["template", *command.words[2:], "--kube-version", "1.30.0"]
+    assert words[1] in ("install", "upgrade")
     done = subprocess.run(
-        [helm, *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [helm, "template", *words[2:], "--kube-version", "1.30.0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
 
