@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,8 +32,17 @@ def address_of(broker: RabbitMq, stream: str = STREAM) -> StreamAddress:
     return StreamAddress(broker.host, broker.port, stream, broker.account.user, broker.account.password)
 
 
-def publish(broker: RabbitMq, bodies: Iterable[bytes], stream: str = STREAM) -> None:
+def publish(broker: RabbitMq, bodies: Iterable[bytes], stream: str = STREAM, *, create: bool = True) -> None:
     """Make the stream if there is none, and publish to it."""
     publish_annotations(
-        address_of(broker, stream), (AnnotationMessage(body, {}) for body in bodies), create=True
+        address_of(broker, stream), (AnnotationMessage(body, {}) for body in bodies), create=create
+    )
+
+
+def control(broker: RabbitMq, *arguments: str) -> None:
+    """Tell the broker something by `rabbitmqctl`."""
+    programs = find_rabbitmq()
+    assert programs is not None
+    subprocess.run(
+        [str(programs / "rabbitmqctl"), *arguments], env=broker.environment, check=True, capture_output=True
     )

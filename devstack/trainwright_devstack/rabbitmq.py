@@ -54,7 +54,7 @@ class RabbitMq:
         self._write_settings()
         self._process.start(
             [str(programs / "rabbitmq-server")],
-            environment=self._environment(),
+            environment=self.environment,
             directory=self.folder,
             owner=self._owner,
             contain=True,  # the port mapper is a daemon
@@ -71,7 +71,9 @@ class RabbitMq:
         self._process.kill()
         self._process.wait(STOP_SECONDS)
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its own programs need to find it."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.folder),

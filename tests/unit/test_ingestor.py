@@ -211,9 +211,9 @@ def test_a_batch_that_unpacks_to_much_is_applied_in_parts(
     recorded = []
     with Ingestor(tmp_path, sync=False) as ingestor:
         record = ingestor.ledger.record
-        ingestor.ledger.record = lambda new, *, offset: (  # type: ignore[method-assign]
-            recorded.append(offset),
-            record(new, offset=offset),
+        ingestor.ledger.record = lambda new, *, position: (  # type: ignore[method-assign]
+            recorded.append(position.offset),
+            record(new, position=position),
         )
         ingestor.apply(messages)
     assert recorded == [1, 3, 4]

@@ -113,10 +113,11 @@ def catch_up(
         def count(moment: Moment) -> None:
             total.messages.update(moment.results.messages)
             total.changed += moment.results.changed
+            total.messages["dropped by the stream before they were read"] += moment.dropped
 
         with StopRequest(_GRACE_SECONDS, lambda: None) as request:
             offset = Follower(opened.address, opened.ingestor, request.stop, count).catch_up(end)
-        what = ", ".join(f"{number} {result}" for result, number in sorted(total.messages.items()))
+        what = ", ".join(f"{number} {result}" for result, number in sorted(total.messages.items()) if number)
         typer.echo(f"at offset {offset}: {what or 'nothing new'}; {total.changed} annotations changed")
 
 
@@ -130,6 +131,14 @@ def replay_dead_letters(env_file: EnvFile = Path(".env"), credentials: Credentia
             what = letter.note.name if isinstance(letter, LostLetter) else f"{letter.offset} {letter.rule}"
             typer.echo(f"{what}: {letter.reason}")
         typer.echo(f"{results.messages['applied']} applied, {len(letters)} left in {letters.folder}")
+
+
+@commands.command()
+def rewind(env_file: EnvFile = Path(".env"), credentials: Credentials = None) -> None:
+    """Let the next start read the stream from its beginning, for one that was made anew; all else stays."""
+    with _open(env_file, credentials, tls=False, authority=None, sync=True) as opened:
+        opened.ingestor.rewind()
+        typer.echo("the next start reads the stream from its beginning; what is applied stays as it is")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from threading import Event
 from trainwright.errors import ConfigurationError, NetworkError, PreemptedError
 from trainwright_trainer.ingestion.address import StreamAddress
 from trainwright_trainer.ingestion.broker import StreamReader
+from trainwright_trainer.ingestion.continuity import Continuity
 from trainwright_trainer.ingestion.ingestor import Ingestor, Received, Results
 
 Telling = Callable[["Moment"], None]
@@ -23,6 +24,7 @@ _STORE_SECONDS = 2.0
 _SILENCE_SECONDS = 300.0  # after which a connection is made anew: one that died may look like a quiet one
 _LONGEST_PAUSE = 30.0
 _MOST_FAILURES = 8  # in a row, of one that is waited for: two minutes and more
+_REFUSED_SECONDS = 120.0  # then it is no broker that comes back: the next process reads its settings anew
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Moment:
     """How things stand: told after every batch, and when nothing comes.
 
     `last_message` is when the broker had the newest message that is applied, in seconds since 1970. While
-    `waiting` there is nothing more to read.
+    `waiting` there is nothing more to read. `dropped` counts what the stream no longer had.
     """
 
     results: Results = field(default_factory=Results)
@@ -38,6 +40,7 @@ class Moment:
     connected: bool = False
     last_message: float | None = None
     waiting: bool = False
+    dropped: int = 0
 
 
 class Follower:
@@ -59,64 +62,73 @@ class Follower:
 
         A broker that stays away for minutes is a `NetworkError`.
         """
-        done = self._ingestor.offset
-        if end is not None and (done is None or done < end):
+        done = self._ingestor.reached
+        if end is None and done is not None:
+            raise Continuity(self._address, done).broken("it is empty")
+        if end is not None:
             asyncio.run(self._read(end))
             if self._stop.is_set():
                 raise PreemptedError("asked to stop while the annotation stream was read")
         return self._ingestor.offset
 
     async def _read(self, end: int | None) -> None:
-        failures = 0
+        failures, refused = 0, None
         while not self._stop.is_set():
             try:
                 async with StreamReader(self._address) as reader:
-                    done = self._ingestor.offset
-                    await reader.subscribe(None if done is None else done + 1)
-                    _LOG.info("reading the %s after offset %s", self._address, done)
-                    self._moment.connected, self._was_connected, failures = True, True, 0
-                    if await self._apply_batches(reader, end):
+                    done = self._ingestor.reached
+                    await reader.subscribe(None if done is None else done.offset)
+                    _LOG.info("reading the %s after offset %s", self._address, self._ingestor.offset)
+                    self._moment.connected, self._was_connected = True, True
+                    failures, refused = 0, None
+                    if await self._apply_batches(reader, end, Continuity(self._address, done)):
                         return
             except (NetworkError, ConfigurationError) as error:
-                # What was right once will be again: a broker that comes back knows no streams at first.
-                if isinstance(error, ConfigurationError) and not self._was_connected:
-                    raise
+                if isinstance(error, ConfigurationError):
+                    # A broker that comes back knows neither streams nor users at first.
+                    refused = refused or time.monotonic()
+                    if not self._was_connected or time.monotonic() - refused > _REFUSED_SECONDS:
+                        raise
                 failures += 1
                 if end is not None and failures == _MOST_FAILURES:
                     raise
                 pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
-                _LOG.warning("%s; trying again in %.0f s", error, pause)
-                self._moment.connected = False
+                _LOG.warning("%s; trying again in %.0f s. %s", error, pause, error.hint)
+                self._moment.connected = self._moment.waiting = False
                 self._tell(self._moment)
                 await asyncio.to_thread(self._stop.wait, pause)
 
-    async def _apply_batches(self, reader: StreamReader, end: int | None) -> bool:
+    async def _apply_batches(self, reader: StreamReader, end: int | None, continuity: Continuity) -> bool:
         """Apply what comes until that is all; return False where the connection has to be made anew."""
         heard = stored = time.monotonic()
+        told = self._ingestor.offset
         while not self._stop.is_set():
             wait = 0.0 if self._ingestor.has_more else _IDLE_SECONDS
-            batch = [delivery.decode() for delivery in await reader.next_batch(wait)]
+            received = [delivery.decode() for delivery in await reader.next_batch(wait)]
+            batch = continuity.check(received)
+            self._moment.dropped += continuity.take_dropped()
             if batch or self._ingestor.has_more:
                 self._moment.results = await asyncio.to_thread(self._ingestor.apply, batch)
                 heard = time.monotonic()
-            self._describe(batch)
+            self._describe(received)
             offset = self._ingestor.offset
-            if offset is not None and (time.monotonic() - stored > _STORE_SECONDS):
+            # Each time it is stored takes room in the stream: never the same twice.
+            if offset is not None and offset != told and time.monotonic() - stored > _STORE_SECONDS:
                 await reader.store_offset(offset)
-                stored = time.monotonic()
-            if end is not None and offset is not None and offset >= end:
-                await reader.store_offset(offset)
-                return True
+                told, stored = offset, time.monotonic()
+            if end is not None and offset is not None and offset >= end and continuity.is_certain:
+                break
             if time.monotonic() - heard > _SILENCE_SECONDS:
                 return False
-        if self._ingestor.offset is not None:
-            await reader.store_offset(self._ingestor.offset)
+        offset = self._ingestor.offset
+        if offset is not None and offset != told:
+            await reader.store_offset(offset)
         return True
 
-    def _describe(self, batch: list[Received]) -> None:
+    def _describe(self, received: list[Received]) -> None:
         moment = self._moment
-        moment.offset, moment.waiting = self._ingestor.offset, not batch and not self._ingestor.has_more
-        if batch:
-            moment.last_message = batch[-1].time / 1_000_000
+        moment.offset, moment.waiting = self._ingestor.offset, not received and not self._ingestor.has_more
+        if received:
+            moment.last_message = received[-1].time / 1_000_000
         self._tell(moment)
-        moment.results = Results()
+        moment.results, moment.dropped = Results(), 0

@@ -15,7 +15,7 @@ from typing import Any, Self
 from trainwright.contract import Directories
 from trainwright_trainer.ingestion.dead_letters import DeadLetters, LostLetter
 from trainwright_trainer.ingestion.events import NOWHERE, Event, settle
-from trainwright_trainer.ingestion.ledger import Ledger
+from trainwright_trainer.ingestion.ledger import Ledger, Position
 from trainwright_trainer.ingestion.messages import Message, PoisonError, read_message
 from trainwright_trainer.ingestion.offsets import OffsetFile
 from trainwright_trainer.ingestion.trees import Changes, Trees
@@ -59,7 +59,7 @@ class Ingestor:
         self._root, self._sync = root, sync
         self._trees = Trees(root, directories or Directories(), sync=sync)
         self._bulk: deque[tuple[int, Message, int]] = deque()  # offset, message, names that are done
-        self._read: int | None = None
+        self._read: Position | None = None
 
     def __enter__(self) -> Self:
         folder = self._root / FOLDER
@@ -75,7 +75,7 @@ class Ingestor:
             stack.callback(self.ledger.close)
             if self.ledger.is_new:
                 self._take_over()
-            self._read = self.ledger.offset
+            self._read = self.ledger.position
             self._begun = self.ledger.begun
             if self.ledger.is_replaying:  # files of a letter may be there that the ledger knows nothing of
                 self.replay_dead_letters()
@@ -90,7 +90,13 @@ class Ingestor:
     @property
     def offset(self) -> int | None:
         """The offset up to which every message is applied and durable."""
-        return self.ledger.offset
+        position = self.ledger.position
+        return None if position is None else position.offset
+
+    @property
+    def reached(self) -> Position | None:
+        """Up to where messages were taken in: of some of them names may be left to do."""
+        return self._read
 
     @property
     def has_more(self) -> bool:
@@ -109,7 +115,7 @@ class Ingestor:
             events += self._next_slice()
             images = {digest: image for message in messages for digest, image in message.images()}
             new = self._place(events, images, results, again=self._is_again())
-            self.ledger.record(new, offset=self._finished())
+            self.ledger.record(new, position=self._finished())
             if not left:
                 break
         if self.offset is not None:
@@ -123,7 +129,8 @@ class Ingestor:
         while left and size < _UNPACKED_BYTES:
             received = left.popleft()
             message = self._read_or_keep(received, results)
-            self._read = last = received.offset
+            last = received.offset
+            self._read = Position(received.offset, received.time)
             if message is None:
                 continue
             if len(message.names) > SLICE:
@@ -150,12 +157,17 @@ class Ingestor:
                 results.poison[error.rule] += 1
                 continue
             new = self._place(message.events(), dict(message.images()), results, again=True)
-            self.ledger.record(new, offset=None)
+            self.ledger.record(new, position=None)
             with using(letter.note):
                 letter.remove()
             results.messages["applied"] += 1
         self.ledger.end_replay()
         return results
+
+    def rewind(self) -> None:
+        """Let the stream be read from its beginning again: what is applied stays."""
+        self.ledger.rewind()
+        self._read = None
 
     def _read_or_keep(self, received: Received, results: Results) -> Message | None:
         try:
@@ -178,17 +190,19 @@ class Ingestor:
             self._bulk.append((offset, message, done + len(events)))
         return events
 
-    def _finished(self) -> int | None:
-        """The offset of the last message before which nothing is left to do."""
+    def _finished(self) -> Position | None:
+        """Up to where nothing is left to do."""
         unfinished = min((offset for offset, _, _ in self._bulk), default=None)
         if unfinished is None:
             return self._read
-        former = self.ledger.offset
-        return unfinished - 1 if unfinished > 0 and (former is None or unfinished - 1 > former) else former
+        former = self.ledger.position
+        if unfinished > 0 and (former is None or unfinished - 1 > former.offset):
+            return Position(unfinished - 1)
+        return former
 
     def _is_again(self) -> bool:
         """Whether an earlier consumer may have been here before it ended, and not have written it down."""
-        offset = self.ledger.offset
+        offset = self.offset
         return self._begun is not None and (offset is None or offset <= self._begun)
 
     def _place(
@@ -220,6 +234,6 @@ class Ingestor:
         """Begin the ledger with what an earlier consumer left: its files, and its offset."""
         adopted = list(self._trees.adopt())
         offset = self.offset_file.read()
-        self.ledger.record(adopted, offset=offset)
+        self.ledger.record(adopted, position=None if offset is None else Position(offset))
         if adopted or offset is not None:
             _LOG.info("took over %d files and offset %s of an earlier consumer", len(adopted), offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainwright.errors import ConfigurationError, StorageError
@@ -18,6 +19,7 @@ FILE = "ledger.sqlite"
 VERSION = 1
 """Of the tables, kept in the file: a later one is not written to."""
 
+_READING = ("offset", "time", "begun")
 _VARIABLES = 500  # names asked for at once
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -26,6 +28,14 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
+
+
+@dataclass(frozen=True)
+class Position:
+    """Up to where messages are applied; `time` is when the broker had the last one, if that is known."""
+
+    offset: int
+    time: int | None = None
 
 
 class Ledger:
@@ -59,9 +69,10 @@ class Ledger:
         return self._fact("images") is None
 
     @property
-    def offset(self) -> int | None:
-        """The offset up to which every message is applied, or None where none is."""
-        return self._fact("offset")
+    def position(self) -> Position | None:
+        """Up to where every message is applied, or None where none is."""
+        offset = self._fact("offset")
+        return None if offset is None else Position(offset, self._fact("time"))
 
     @property
     def begun(self) -> int | None:
@@ -95,6 +106,13 @@ class Ledger:
         with self._explained():
             self._database.execute("INSERT OR REPLACE INTO facts VALUES ('begun', ?)", (offset,))
 
+    def rewind(self) -> None:
+        """Forget the offset, and nothing else: the stream is read from its beginning again."""
+        offset, begun = self._fact("offset"), self._fact("begun")
+        done = ("offset", "time") if begun is None or offset is None or begun > offset else _READING
+        with self._explained():
+            self._database.executemany("DELETE FROM facts WHERE name = ?", [(name,) for name in done])
+
     @property
     def is_replaying(self) -> bool:
         """Whether dead letters were being applied when the last consumer ended."""
@@ -110,15 +128,16 @@ class Ledger:
         with self._explained():
             self._database.execute("DELETE FROM facts WHERE name = 'replaying'")
 
-    def record(self, events: Iterable[Event], *, offset: int | None) -> None:
-        """Write down events that were applied, and the offset, in one transaction."""
+    def record(self, events: Iterable[Event], *, position: Position | None) -> None:
+        """Write down events that were applied, and up to where, in one transaction."""
         rows = [(e.name, e.key, e.at, e.status, e.validated, e.labels, e.image, e.suffix) for e in events]
         with self._explained():
             self._database.execute("BEGIN")
             self._database.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._add("images", sum(row[6] is not None for row in rows))
-            if offset is not None:
-                self._database.execute("INSERT OR REPLACE INTO facts VALUES ('offset', ?)", (offset,))
+            if position is not None:
+                facts = (("offset", position.offset), ("time", position.time))
+                self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
             self._database.execute("COMMIT")
 
     def _add(self, name: str, number: int) -> None:
@@ -133,7 +152,7 @@ class Ledger:
             closing(self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))) as rows,
         ):
             row = rows.fetchone()
-        return None if row is None else int(row[0])
+        return None if row is None or row[0] is None else int(row[0])
 
     def _check_version(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()

@@ -42,6 +42,11 @@ class Telemetry:
         self._changed = Counter(
             "trainwright_annotations_changed", "Annotations whose files changed.", registry=registry
         )
+        self._dropped = Counter(
+            "trainwright_annotations_dropped",
+            "Messages, at most, that the stream no longer had when they were to be read.",
+            registry=registry,
+        )
         self._offset = Gauge(
             "trainwright_annotations_offset", "Offset up to which all is applied.", registry=registry
         )
@@ -71,6 +76,7 @@ class Telemetry:
         for rule, number in moment.results.poison.items():
             self._poison.labels(rule).inc(number)
         self._changed.inc(moment.results.changed)
+        self._dropped.inc(moment.dropped)
         if moment.offset is not None:
             self._offset.set(moment.offset)
         if moment.last_message is not None:

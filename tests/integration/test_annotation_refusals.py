@@ -1,0 +1,316 @@
+"""What can be wrong with a stream and the way to it: each is told with what to do, and mended goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotation_broker import control, publish, start_broker
+from annotation_stream import bulk, draw, single
+from rstream import Producer
+from typer.testing import CliRunner, Result
+
+from trainwright.contract import ExitCode
+from trainwright_devstack.rabbitmq import RabbitMq
+from trainwright_trainer.__main__ import app
+from trainwright_trainer.ingestion import continuity, following
+from trainwright_trainer.ingestion.events import Status
+
+# The library leaves sockets to the collector when a connection is refused or lost.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+CREATED, EDITED, VALIDATED, DELETED = Status
+FIRST = [single(f"frame-{n}", CREATED, n, image=draw(n)) for n in range(20)]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect them here, where the mark above holds, and not in some later test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
+    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
+    publish(broker, FIRST, "annotations")
+    yield broker
+    broker.stop()
+
+
+def annotations(
+    broker: RabbitMq, root: Path, *command: str, stream: str = "annotations", **changed: str
+) -> Result:
+    """Run a command in this process; `changed` variables are not the right ones."""
+    variables = {
+        "RABBITMQ_HOST": broker.host,
+        "RABBITMQ_PORT": str(broker.port),
+        "RABBITMQ_QUEUE_NAME": stream,
+        "RABBITMQ_USER": broker.account.user,
+        "RABBITMQ_PASSWORD": broker.account.password,
+        "AZAION_ROOT_DIR": str(root),
+        **changed,
+    }
+    root.mkdir(exist_ok=True)
+    return CliRunner().invoke(app, ["annotations", *command], env=variables)
+
+
+def images(root: Path) -> set[str]:
+    return {path.stem for path in root.glob("data*/images/*")}
+
+
+REFUSALS: dict[str, tuple[dict[str, str], list[str], ExitCode, str, str]] = {
+    "a wrong password": (
+        {"RABBITMQ_PASSWORD": "not-this-one"},
+        [],
+        ExitCode.USER_CONFIG,
+        "refuses user 'annotations'",
+        "Check RABBITMQ_USER and RABBITMQ_PASSWORD",
+    ),
+    "an unknown user": (
+        {"RABBITMQ_USER": "nobody"},
+        [],
+        ExitCode.USER_CONFIG,
+        "refuses user 'nobody'",
+        "Check RABBITMQ_USER and RABBITMQ_PASSWORD",
+    ),
+    "no rights at all": (
+        {"RABBITMQ_USER": "stranger", "RABBITMQ_PASSWORD": "not-this-one"},
+        [],
+        ExitCode.USER_CONFIG,
+        "user 'stranger' may not read the stream 'annotations'",
+        "rabbitmqctl set_permissions",
+    ),
+    "no right to read the stream": (
+        {"RABBITMQ_USER": "writer", "RABBITMQ_PASSWORD": "not-this-one"},
+        [],
+        ExitCode.USER_CONFIG,
+        "user 'writer' may not read the stream 'annotations'",
+        "rabbitmqctl set_permissions",
+    ),
+    "no such stream": (
+        {"RABBITMQ_QUEUE_NAME": "nowhere"},
+        [],
+        ExitCode.USER_CONFIG,
+        "there is no stream 'nowhere'",
+        "Check the stream's name",
+    ),
+    "TLS to the port without": (
+        {},
+        ["--tls", "--authority", "AUTHORITY"],
+        ExitCode.USER_CONFIG,
+        "does not speak TLS",
+        "Use the port of the TLS listener",
+    ),
+    "no TLS to the port with it": (
+        {"RABBITMQ_PORT": "TLS"},
+        [],
+        ExitCode.NETWORK,
+        "does not answer as a RabbitMQ stream",
+        "whether it wants TLS",
+    ),
+    "another authority": (
+        {"RABBITMQ_PORT": "TLS"},
+        ["--tls"],
+        ExitCode.USER_CONFIG,
+        "is not trusted: self-signed certificate in certificate chain",
+        "Give the authority that signed it",
+    ),
+    "another name than the certificate's": (
+        {"RABBITMQ_PORT": "TLS", "RABBITMQ_HOST": "127.1"},
+        ["--tls", "--authority", "AUTHORITY"],
+        ExitCode.USER_CONFIG,
+        "Hostname mismatch",
+        "the host by the name that is in it",
+    ),
+    "an authority that is no certificate": (
+        {"RABBITMQ_PORT": "TLS"},
+        ["--tls", "--authority", "/etc/hostname"],
+        ExitCode.USER_CONFIG,
+        "the authority's certificate /etc/hostname can't be read",
+        "Give a PEM file",
+    ),
+    "a port where nobody listens": (
+        {"RABBITMQ_PORT": "1"},
+        [],
+        ExitCode.NETWORK,
+        "can't be reached",
+        "Check host and port",
+    ),
+    "a host that is not there": (
+        {"RABBITMQ_HOST": "no-such-host.test"},
+        [],
+        ExitCode.NETWORK,
+        "can't be reached",
+        "Check host and port",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def accounts(broker: RabbitMq) -> None:
+    for user in ("stranger", "writer"):
+        control(broker, "add_user", user, "not-this-one")
+    control(broker, "set_permissions", "writer", "^$", "annotations", "^$")
+
+
+@pytest.fixture(scope="module")
+def filled(broker: RabbitMq, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trees that know the first part of the stream."""
+    root = tmp_path_factory.mktemp("trees")
+    assert annotations(broker, root, "catch-up").exit_code == 0
+    return root
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+@pytest.mark.usefixtures("accounts")
+def test_a_way_that_is_wrong_is_told_with_what_to_do_and_loses_nothing(
+    broker: RabbitMq, filled: Path, what: str
+) -> None:
+    changed, options, code, sentence, hint = REFUSALS[what]
+    known = {"TLS": str(broker.tls_port), "AUTHORITY": str(broker.folder / "pki" / "ca.crt")}
+    ended = annotations(
+        broker,
+        filled,
+        "catch-up",
+        *(known.get(option, option) for option in options),
+        **{name: known.get(value, value) for name, value in changed.items()},
+    )
+    assert (ended.exit_code, ended.stdout) == (code, "")
+    error, _, told = ended.stderr.partition("hint: ")
+    assert sentence in error
+    assert hint in told
+    assert "not-this-one" not in ended.output
+    assert "Traceback" not in ended.output
+    assert len(images(filled)) == len(FIRST)
+
+
+@pytest.mark.parametrize("what", ["no right to read the stream", "a port where nobody listens"])
+@pytest.mark.usefixtures("accounts")
+def test_the_next_start_with_what_was_wrong_mended_goes_on(
+    broker: RabbitMq, tmp_path: Path, what: str
+) -> None:
+    assert annotations(broker, tmp_path, "catch-up", **REFUSALS[what][0]).exit_code != 0
+    assert annotations(broker, tmp_path, "catch-up").exit_code == 0
+    assert len(images(tmp_path)) == len(FIRST)
+
+
+def test_tls_with_the_right_authority_is_read(broker: RabbitMq, tmp_path: Path) -> None:
+    authority = str(broker.folder / "pki" / "ca.crt")
+    options = ["--tls", "--authority", authority]
+    ended = annotations(broker, tmp_path, "catch-up", *options, RABBITMQ_PORT=str(broker.tls_port))
+    assert ended.exit_code == 0, ended.output
+    assert len(images(tmp_path)) == len(FIRST)
+
+
+def test_a_broker_that_is_not_there_is_waited_for_and_said_each_time(
+    broker: RabbitMq, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`follow` is a Deployment's: it may start before its broker."""
+    timer = threading.Timer(4, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    ended = annotations(broker, tmp_path, "follow", RABBITMQ_PORT="1")
+    timer.join()
+    assert ended.exit_code == 0
+    told = [record.message for record in caplog.records if "trying again" in record.message]
+    assert len(told) >= 2
+    assert all("can't be reached" in line and "Check host and port" in line for line in told)
+
+
+def administer(broker: RabbitMq, act: Callable[[Producer], Awaitable[None]]) -> None:
+    async def run() -> None:
+        account = broker.account
+        async with Producer(
+            broker.host, broker.port, username=account.user, password=account.password
+        ) as producer:
+            await act(producer)
+
+    asyncio.run(run())
+
+
+def delete(broker: RabbitMq, stream: str) -> None:
+    administer(broker, lambda producer: producer.delete_stream(stream))
+
+
+@pytest.mark.parametrize(("now", "command"), [(0, "catch-up"), (5, "follow"), (30, "catch-up")])
+def test_a_stream_that_was_made_anew_is_told_of_and_read_again_when_asked_to(
+    broker: RabbitMq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: int, command: str
+) -> None:
+    monkeypatch.setattr(continuity, "_SILENCE_SECONDS", 1.0)
+    stream = f"anew-{now}-{command}"
+    publish(broker, FIRST, stream)
+    assert annotations(broker, tmp_path, "catch-up", stream=stream).exit_code == 0
+    delete(broker, stream)
+    later = [single(f"later-{n}", CREATED, n, image=draw(100 + n)) for n in range(now)]
+    publish(broker, later, stream)
+    refused = annotations(broker, tmp_path, command, stream=stream)
+    assert refused.exit_code == ExitCode.DATA, refused.output
+    assert "is not the one that was read up to offset 19" in refused.stderr
+    assert "annotations rewind" in refused.stderr
+    assert len(images(tmp_path)) == len(FIRST)
+    assert annotations(broker, tmp_path, "rewind", stream=stream).exit_code == 0
+    publish(broker, [bulk(["frame-0"], DELETED, 50)], stream)
+    assert annotations(broker, tmp_path, "catch-up", stream=stream).exit_code == 0
+    assert len(images(tmp_path)) == len(FIRST) + now
+    assert (tmp_path / "data_deleted/images/frame-0.png").exists()
+
+
+def test_an_offset_beyond_the_end_is_told_of(
+    broker: RabbitMq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuity, "_SILENCE_SECONDS", 1.0)
+    (tmp_path / "offset.yaml").write_text("offset: 5000\n")
+    refused = annotations(broker, tmp_path, "catch-up")
+    assert refused.exit_code == ExitCode.DATA
+    assert "up to offset 4999: it ends before it" in refused.stderr
+
+
+def test_messages_that_the_stream_dropped_before_they_were_read_are_told_of(
+    broker: RabbitMq, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream, limits = "short", {"max-length-bytes": 20_000, "stream-max-segment-size-bytes": 5_000}
+    administer(broker, lambda producer: producer.create_stream(stream, limits))
+    publish(broker, FIRST[:5], stream, create=False)
+    assert annotations(broker, tmp_path, "catch-up", stream=stream).exit_code == 0
+    for _ in range(10):
+        publish(broker, FIRST, stream, create=False)
+    publish(broker, [single("last", CREATED, 70, image=draw(70))], stream, create=False)
+    ended = annotations(broker, tmp_path, "catch-up", stream=stream)
+    assert ended.exit_code == 0
+    assert "dropped by the stream before they were read" in ended.stdout
+    assert "no longer has offsets 5 to " in caplog.text
+    assert "longer retention" in caplog.text
+    assert "last" in images(tmp_path)
+
+
+def test_a_stream_that_is_deleted_while_it_is_read_ends_it_with_what_to_do(
+    broker: RabbitMq,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish(broker, FIRST, "doomed")
+    paused: list[float] = []
+    monkeypatch.setattr(following, "_REFUSED_SECONDS", 0.5)
+    monkeypatch.setattr(following, "_IDLE_SECONDS", 0.1)
+    tell = following.Follower._describe
+
+    def delete_when_read(self: Any, received: Any) -> None:
+        tell(self, received)
+        if not received and not paused:
+            paused.append(0)
+            asyncio.get_running_loop().run_in_executor(None, delete, broker, "doomed")
+
+    monkeypatch.setattr(following.Follower, "_describe", delete_when_read)
+    ended = annotations(broker, tmp_path, "follow", stream="doomed")
+    assert ended.exit_code == ExitCode.USER_CONFIG
+    assert "there is no stream 'doomed'" in ended.stderr
+    assert "trying again" in caplog.text
+    assert len(images(tmp_path)) == len(FIRST)
