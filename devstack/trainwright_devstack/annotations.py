@@ -107,14 +107,15 @@ def encode_detections(shapes: Iterable[Shape]) -> str:
 
 
 def generate_annotations(
-    messages: int, *, seed: int = 0, image_size: int = IMAGE_SIZE, poison: float = 0.0
+    messages: int, *, seed: int = 0, image_size: int = IMAGE_SIZE, grain: int = 0, poison: float = 0.0
 ) -> Iterator[AnnotationMessage]:
     """Yield so many messages; a share of them is `poison`, some come late and some twice.
 
-    Memory stays the same, however many there are.
+    `grain` is how far a camera's noise changes a level: images have as many bytes as a camera's then. Memory
+    stays the same, however many messages there are.
     """
     chance = random.Random(f"annotations/{seed}")  # noqa: S311 - reproducible, not a secret
-    made = _Platform(chance, seed, image_size).work()
+    made = _Platform(chance, seed, image_size, grain).work()
     poisoned = _poison(f"{seed:x}")
     held: list[tuple[int, int, AnnotationMessage]] = []
     order = count()
@@ -135,8 +136,8 @@ def generate_annotations(
 class _Platform:
     """People who annotate: what they do next, and the message about it."""
 
-    def __init__(self, chance: random.Random, seed: int, image_size: int) -> None:
-        self._chance, self._seed, self._image_size = chance, seed, image_size
+    def __init__(self, chance: random.Random, seed: int, image_size: int, grain: int) -> None:
+        self._chance, self._seed, self._image_size, self._grain = chance, seed, image_size, grain
         self._open: list[_Annotation] = []
         self._now = _START
         self._frames = self._film()
@@ -161,7 +162,7 @@ class _Platform:
         for number in count():
             drawn = draw_sample(self._seed, number, self._image_size)
             with Image.open(BytesIO(drawn.png)) as opened:
-                scene = opened.convert("RGB")
+                scene = self._expose(opened.convert("RGB"))
             medium = f"belt{self._seed:x}x{number:05d}"
             for frame in range(self._chance.randint(_FRAMES // 2, _FRAMES * 3 // 2)):
                 picture, shapes = self._move(scene, drawn.shapes)
@@ -169,6 +170,14 @@ class _Platform:
                 file = BytesIO()
                 picture.save(file, format="JPEG", quality=90, comment=name)
                 yield _Annotation(name, medium, f"00:00:{frame:02d}", shapes), file.getvalue()
+
+    def _expose(self, scene: Image.Image) -> Image.Image:
+        """Return the scene as a camera sees it."""
+        if not self._grain:
+            return scene
+        noise = Image.frombytes("L", scene.size, self._chance.randbytes(scene.width * scene.height))
+        noise = noise.point([2 * self._grain * level // 255 for level in range(256)])
+        return ImageChops.add(scene, noise.convert("RGB"), offset=-self._grain)
 
     def _move(self, scene: Image.Image, shapes: tuple[Shape, ...]) -> tuple[Image.Image, tuple[Shape, ...]]:
         """Move all shapes as far as there is room, in other light."""

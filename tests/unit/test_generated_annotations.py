@@ -32,6 +32,14 @@ def test_the_same_seed_gives_the_same_messages_and_another_one_others() -> None:
     assert len(first) == 300
 
 
+def test_grain_makes_images_as_large_as_those_of_a_camera() -> None:
+    sizes = []
+    for grain in (0, 16):
+        images = (read(each).image for each in islice(generate_annotations(10**6, seed=5, grain=grain), 40))
+        sizes.append(sum(len(image) for image in images if image))
+    assert sizes[1] > 2 * sizes[0]
+
+
 def test_a_stream_of_any_length_is_made_as_it_is_read() -> None:
     endless = generate_annotations(10**12, seed=1)
     assert [message.poison for message in islice(endless, 50)] == [""] * 50

@@ -76,6 +76,12 @@ def test_compressed_messages_and_those_with_more_elements_are_read_too(tmp_path:
     assert len(ingest(tmp_path, [received(0, body)])) == 2
 
 
+def test_what_was_compressed_in_several_parts_is_read_too(tmp_path: Path) -> None:
+    body = single("frame-1", CREATED, 1, image=draw(1))
+    parts = gzip.compress(body[:50]) + gzip.compress(body[50:])
+    assert len(ingest(tmp_path, [received(0, parts)])) == 2
+
+
 @pytest.mark.parametrize("told", ["Created", b"10", 10, b"created"])
 def test_the_status_may_be_a_property_as_a_number_or_a_word_in_bytes_or_text(
     tmp_path: Path, told: Any
@@ -89,6 +95,7 @@ POISON = {
     "not msgpack": (b"\xc1 nonsense", "encoding"),
     "nothing": (b"", "encoding"),
     "damaged gzip": (gzip.compress(single("a", CREATED, 1, image=draw(1)))[:-9], "compression"),
+    "something after gzip": (gzip.compress(single("a", CREATED, 1, image=draw(1))) + b"!", "compression"),
     "a gzip bomb": (gzip.compress(bytes(70 * 1024 * 1024)), "size"),
     "a path for a name": (single("../../etc/passwd", CREATED, 1, image=draw(1)), "name"),
     "a hidden name": (single(".hidden", CREATED, 1, image=draw(1)), "name"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import rstream.connection
 from rstream import AMQPMessage, Consumer, ConsumerOffsetSpecification, OffsetType, amqp_decoder
 
 from trainwright.errors import ConfigurationError, NetworkError
@@ -18,6 +19,10 @@ from trainwright_trainer.ingestion.ingestor import Received
 
 SUBSCRIBER = "trainwright"
 """Under this name the broker keeps our offset, for people who look there."""
+
+# A setting of the library that has no other place: it reads 256 bytes at a time, and of one image 300 times.
+rstream.connection.CHUNK_SIZE = 64 * 1024
+_CREDIT = 2  # chunks that are on their way; each may hold thousands of messages, and memory has to hold it
 
 _BATCH_MESSAGES = 1000
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -51,7 +56,7 @@ class StreamReader:
         self._address = address
         self._buffer: list[Delivery] = []
         self._buffered = 0
-        self._changed = asyncio.Condition()
+        self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -94,22 +99,23 @@ class StreamReader:
 
     async def next_batch(self, seconds: float) -> list[Delivery]:
         """Return what came, at the latest after so many seconds; raise `NetworkError` when it is the end."""
-        async with self._changed:
+        if not self._buffer and not self._closed:
+            self._arrived.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait_for(lambda: self._buffer or self._closed), seconds)
-            if not self._buffer and self._closed:
-                raise NetworkError(
-                    f"the connection to {self._address} ended", hint="It is made again; nothing is lost."
-                )
-            batch, size = [], 0
-            for delivery in self._buffer[:_BATCH_MESSAGES]:
-                batch.append(delivery)
-                size += len(delivery.data)
-                if size > _BATCH_BYTES:
-                    break
-            del self._buffer[: len(batch)]
-            self._buffered -= size
-            self._changed.notify_all()
+                await asyncio.wait_for(self._arrived.wait(), seconds)
+        if not self._buffer and self._closed:
+            raise NetworkError(
+                f"the connection to {self._address} ended", hint="It is made again; nothing is lost."
+            )
+        batch, size = [], 0
+        for delivery in self._buffer[:_BATCH_MESSAGES]:
+            batch.append(delivery)
+            size += len(delivery.data)
+            if size > _BATCH_BYTES:
+                break
+        del self._buffer[: len(batch)]
+        self._buffered -= size
+        self._room.set()
         return batch
 
     async def store_offset(self, offset: int) -> None:
@@ -122,7 +128,12 @@ class StreamReader:
     async def _subscribe(self, start: ConsumerOffsetSpecification) -> None:
         try:
             await asyncio.wait_for(
-                self._consumer.subscribe(self._address.stream, self._receive, offset_specification=start),
+                self._consumer.subscribe(
+                    self._address.stream,
+                    self._receive,
+                    offset_specification=start,
+                    initial_credit=_CREDIT,
+                ),
                 _ANSWER_SECONDS,
             )
         except Exception as error:
@@ -130,26 +141,28 @@ class StreamReader:
                 raise
             raise known from error
 
-    def _receive(self, data: Any, context: Any) -> Coroutine[Any, Any, None]:
+    def _receive(self, data: Any, context: Any) -> Coroutine[Any, Any, None] | None:
         # Never raises: the library would log it, and go on with the next message.
-        return self._keep(Delivery(context.offset, context.timestamp, data))
+        self._buffer.append(Delivery(context.offset, context.timestamp, data))
+        self._buffered += len(data)
+        self._arrived.set()
+        return None if self._buffered < _BUFFERED_BYTES else self._wait_for_room()
 
-    async def _keep(self, delivery: Delivery) -> None:
-        async with self._changed:
-            self._buffer.append(delivery)
-            self._buffered += len(delivery.data)
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._buffered < _BUFFERED_BYTES or self._closed)
+    async def _wait_for_room(self) -> None:
+        while self._buffered >= _BUFFERED_BYTES and not self._closed:
+            self._room.clear()
+            await self._room.wait()
 
     async def _on_close(self, _information: Any) -> None:
-        async with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        self._arrived.set()
+        self._room.set()
 
     async def _close(self) -> None:
-        async with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._end()
         with suppress(Exception):  # it may be closed by the other side at the same time
             await asyncio.wait_for(self._consumer.close(), _ANSWER_SECONDS)
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 
 class Status(IntEnum):
@@ -45,7 +46,7 @@ class Event:
     image: str | None = None
     suffix: str = ""
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """The same for the same event, however often it comes."""
         parts = (self.at, int(self.status), self.validated, self.labels, self.image, self.suffix)

@@ -39,6 +39,7 @@ VALIDATORS = frozenset({20, 40, 1000})
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 STATUS_PROPERTY = "AnnotationStatus"
 _GZIP = b"\x1f\x8b"
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _NAME = re.compile(r"[^\x00-\x1f\x7f/\\]{1,200}")
 _NUMBERS = {  # what a detection's numbers are called, by those who wrote them
     "class": ("cl", "class", "classnumber", "classid"),
@@ -48,6 +49,7 @@ _NUMBERS = {  # what a detection's numbers are called, by those who wrote them
     "height": ("h", "height"),
 }
 _BOX = tuple(_NUMBERS)[1:]
+_USUAL = tuple(spellings[0] for spellings in _NUMBERS.values())
 _EPSILON = 1e-6  # boxes come from 32-bit numbers
 
 
@@ -120,7 +122,11 @@ def _unpack(body: bytes) -> list[Any]:
 def _decompress(body: bytes) -> bytes:
     """Return what was compressed, but never more than a message may have."""
     try:
-        with gzip.GzipFile(fileobj=BytesIO(body)) as file:
+        member = zlib.decompressobj(_GZIP_FORMAT)
+        unpacked = member.decompress(body, MOST_BYTES + 1)
+        if member.eof and not member.unused_data:
+            return unpacked
+        with gzip.GzipFile(fileobj=BytesIO(body)) as file:  # it has several parts, or an end that is wrong
             return file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise PoisonError("compression", "its gzip data is damaged or truncated") from error
@@ -254,19 +260,21 @@ def _label_line(detection: Any) -> str:
         raise ValueError(f"its {', '.join(outside)} is outside 0..1")
     if box[2] <= 0 or box[3] <= 0:
         raise ValueError("its box has no area")
-    x, y, width, height = box
-    return f"{int(class_id)} {abs(x):.6f} {abs(y):.6f} {width:.6f} {height:.6f}\n"
+    x, y, width, height = (min(abs(value), 1.0) for value in box)
+    return f"{int(class_id)} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n"
 
 
 def _numbers_of(detection: dict[str, Any]) -> list[float]:
     """Return class, x, y, width and height, whatever they are called."""
-    lower = detection
-    if not all(spellings[0] in detection for spellings in _NUMBERS.values()):
+    try:
+        values = [detection[spelling] for spelling in _USUAL]
+    except KeyError:
         lower = {str(key).lower(): value for key, value in detection.items()}
-    values = []
-    for wanted, spellings in _NUMBERS.items():
-        value = next((lower[spelling] for spelling in spellings if spelling in lower), None)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        values = [
+            next((lower[spelling] for spelling in spellings if spelling in lower), None)
+            for spellings in _NUMBERS.values()
+        ]
+    for wanted, value in zip(_NUMBERS, values, strict=True):
+        if type(value) not in {int, float} or not math.isfinite(value):
             raise ValueError(f"its {wanted} is {str(value)[:20]!r}, no number")
-        values.append(min(value, 1.0) if wanted != "class" and value <= 1 + _EPSILON else value)
     return values
