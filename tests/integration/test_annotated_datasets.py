@@ -1,0 +1,163 @@
+"""The first part of a run's dataset: its source is brought up to where the annotation stream ends."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from annotation_broker import STREAM, address_of, publish, start_broker
+from annotation_stream import VALIDATOR, detection, draw, single
+from annotation_trees import folder_plan
+
+from trainwright.contract import RunPlan
+from trainwright.errors import ConfigurationError, PreemptedError, StepError
+from trainwright_devstack.rabbitmq import RabbitMq
+from trainwright_trainer.annotations.manifest import read_header
+from trainwright_trainer.ingestion.broker import find_end
+from trainwright_trainer.ingestion.events import Status
+from trainwright_trainer.pipeline import execute
+from trainwright_trainer.places import Places
+
+# The library leaves sockets to the collector when a connection is refused or lost.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+FRAMES = 20
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect them here, where the mark above holds, and not in some later test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
+    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
+    publish(broker, [frame(number) for number in range(FRAMES)])
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def places(broker: RabbitMq, tmp_path: Path) -> Places:
+    """An empty source, and the account as a Secret is mounted."""
+    secret = tmp_path / "secret"
+    for folder in (tmp_path / "source", secret):
+        folder.mkdir()
+    (secret / "RABBITMQ_USER").write_text(broker.account.user)
+    (secret / "RABBITMQ_PASSWORD").write_text(broker.account.password)
+    authority = broker.folder.parent / "pki/ca.crt"
+    (secret / "ca.crt").write_bytes(
+        (authority if authority.exists() else broker.folder / "pki/ca.crt").read_bytes()
+    )
+    return Places(tmp_path / "work", data=tmp_path / "source", stream_credentials=secret)
+
+
+def frame(number: int) -> bytes:
+    found = [detection(number % 2)]
+    name = f"belt{number:03d}_000"
+    return single(name, Status.CREATED, number, role=VALIDATOR, image=draw(number), detections=found)
+
+
+def plan_for(broker: RabbitMq, **stream: Any) -> RunPlan:
+    told = {"host": broker.host, "port": broker.tls_port, "stream": STREAM, **stream}
+    return folder_plan(annotationStream=told, classes={"inline": ["bolt", "nut"]})
+
+
+@contextmanager
+def consumer(broker: RabbitMq, places: Places) -> Iterator[subprocess.Popen[bytes]]:
+    """A consumer that follows the stream into the source already, as the chart's Deployment does."""
+    environment = {
+        **os.environ,
+        "RABBITMQ_HOST": broker.host,
+        "RABBITMQ_PORT": str(broker.port),
+        "RABBITMQ_QUEUE_NAME": STREAM,
+        "AZAION_ROOT_DIR": str(places.data),
+    }
+    program = [sys.executable, "-m", "trainwright_trainer", "annotations", "follow"]
+    process = subprocess.Popen([*program, "--credentials", str(places.stream_credentials)], env=environment)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_dataset_has_what_the_stream_tells_and_names_the_offset(broker: RabbitMq, places: Places) -> None:
+    end = find_end(address_of(broker))
+    dataset = execute(plan_for(broker), places).dataset
+    assert sum(dataset.report.images.model_dump().values()) == FRAMES
+    assert dataset.report.stream_offset == end
+    assert read_header(places.workspace / dataset.manifest).stream_offset == end
+    header = json.loads((places.workspace / dataset.manifest).read_text().splitlines()[0])
+    assert header["streamOffset"] == end
+
+
+def test_a_source_that_somebody_follows_the_stream_into_is_waited_for(
+    broker: RabbitMq, places: Places
+) -> None:
+    assert places.data is not None
+    with consumer(broker, places) as process:
+        wait_for((places.data / "offset.yaml").is_file)
+        process.send_signal(signal.SIGSTOP)
+        publish(broker, [frame(FRAMES)])
+        end = find_end(address_of(broker))
+        built: list[Any] = []
+        run = Thread(target=lambda: built.append(execute(plan_for(broker), places)))
+        run.start()
+        run.join(3)
+        assert run.is_alive()
+        process.send_signal(signal.SIGCONT)
+        run.join(60)
+    assert built[0].dataset.report.stream_offset >= end
+    assert (places.data / f"data/images/belt{FRAMES:03d}_000.png").is_file()
+
+
+def test_a_run_that_waits_for_another_consumer_ends_when_it_is_asked_to(
+    broker: RabbitMq, places: Places
+) -> None:
+    assert places.data is not None
+    with consumer(broker, places) as process:
+        wait_for((places.data / "offset.yaml").is_file)
+        process.send_signal(signal.SIGSTOP)
+        publish(broker, [frame(FRAMES + 1)])
+        stop, ended = Event(), []
+        run = Thread(target=lambda: ended.append(failure_of(plan_for(broker), places, stop)))
+        run.start()
+        run.join(3)
+        assert run.is_alive()
+        stop.set()
+        run.join(10)
+    assert [type(error) for error in ended] == [PreemptedError]
+
+
+def failure_of(plan: RunPlan, places: Places, stop: Event) -> StepError:
+    with pytest.raises(StepError) as raised:
+        execute(plan, places, stop=stop)
+    return raised.value
+
+
+def test_without_credentials_the_field_to_set_is_named(broker: RabbitMq, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with pytest.raises(ConfigurationError, match="credentials for the annotation stream") as raised:
+        execute(plan_for(broker), Places(tmp_path / "work", data=tmp_path / "source"))
+    assert "dataset.annotationStream.credentials" in raised.value.hint
+
+
+def wait_for(condition: Any, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
