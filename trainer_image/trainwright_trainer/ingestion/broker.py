@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import rstream.connection
-from rstream import AMQPMessage, Consumer, ConsumerOffsetSpecification, OffsetType, amqp_decoder
+from rstream import Consumer, ConsumerOffsetSpecification, OffsetType
 
 from trainwright.errors import ConfigurationError, NetworkError
 from trainwright_trainer.ingestion.address import StreamAddress, explain
+from trainwright_trainer.ingestion.amqp import read_amqp
 from trainwright_trainer.ingestion.ingestor import Received
 
 SUBSCRIBER = "trainwright"
@@ -42,9 +43,8 @@ class Delivery:
     def decode(self) -> Received:
         """Return the message; one that is no AMQP is given as it is, and will not be understood."""
         try:
-            message = amqp_decoder(self.data)
-            body, properties = _body_of(message), message.application_properties or {}
-        except Exception:  # the decoder raises whatever its bytes lead it to
+            body, properties = read_amqp(self.data)
+        except ValueError:
             body, properties = bytes(self.data), {}
         return Received(self.offset, self.time * 1000, body, properties)
 
@@ -178,13 +178,6 @@ async def _find_end(address: StreamAddress) -> int | None:
         batch = await reader.next_batch(_END_SECONDS)
     # The messages of the last chunk came together, and have one time; later ones may be there by now.
     return max((delivery.offset for delivery in batch if delivery.time == batch[0].time), default=None)
-
-
-def _body_of(message: AMQPMessage) -> bytes:
-    body = message.body
-    if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body)
-    return b"".join(bytes(part) for part in body)
 
 
 def _trust(address: StreamAddress) -> ssl.SSLContext | None:
