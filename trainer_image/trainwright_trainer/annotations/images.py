@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
@@ -58,6 +60,20 @@ def check_image(data: bytes, suffix: str = "") -> Picture:
     `suffix` is that of its file: the content counts, and says so where they differ. Bytes after a JPEG's end
     are cut off: Ultralytics would rewrite such a file in place.
     """
+    with _opened(data) as image:
+        image.load()
+        return _make_picture(data, image, suffix.lower())
+
+
+def check_header(data: bytes) -> None:
+    """Raise `UnfitError` for what is no image that can be trained on by its header; pixels are not decoded."""
+    with _opened(data):
+        pass
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open what may be decoded, and explain what goes wrong with it."""
     if not data:
         raise UnfitError(Rule.IMAGE_EMPTY, "image is empty")
     try:
@@ -65,8 +81,7 @@ def check_image(data: bytes, suffix: str = "") -> Picture:
             warnings.simplefilter("ignore")  # a malformed EXIF block or a large image is no reason to warn
             with open_image(BytesIO(data), formats=_FORMATS) as image:
                 _check_frame(image)
-                image.load()
-                return _make_picture(data, image, suffix.lower())
+                yield image
     except Image.DecompressionBombError as error:
         raise UnfitError(Rule.IMAGE_TOO_LARGE, f"image has more than {MOST_PIXELS} pixels") from error
     except _UNDECODABLE as error:

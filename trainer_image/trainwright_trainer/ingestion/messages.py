@@ -20,8 +20,9 @@ from io import BytesIO
 from typing import Any
 
 import msgpack
-from PIL import Image, UnidentifiedImageError
 
+from trainwright_trainer.annotations.images import IMAGE_SUFFIXES, check_header
+from trainwright_trainer.annotations.items import UnfitError
 from trainwright_trainer.ingestion.events import Event, Status
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -29,14 +30,14 @@ MOST_BYTES = 64 * 1024 * 1024
 
 MOST_NAMES = 1_000_000
 MOST_DETECTIONS = 10_000
-MOST_PIXELS = 178_956_970
-"""Twice what Pillow warns of: an image that unpacks to more is taken for a bomb."""
+MOST_ELEMENTS = MOST_NAMES + 10_000
+"""Of all lists and maps of a message: a byte of it may be one, and take sixty of memory."""
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+MOST_DETECTION_BYTES = 8 * 1024 * 1024
+SUFFIXES = IMAGE_SUFFIXES
 VALIDATORS = frozenset({20, 40, 1000})
 """Roles whose word counts: validator, administrator, administrator of the API."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 STATUS_PROPERTY = "AnnotationStatus"
 _GZIP = b"\x1f\x8b"
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
@@ -108,15 +109,35 @@ def _unpack(body: bytes) -> list[Any]:
         body = _decompress(body)
     if len(body) > MOST_BYTES:
         raise PoisonError("size", f"it has {len(body)} bytes, more than {MOST_BYTES}")
+    elements = _Allowance(MOST_ELEMENTS)
     try:
         fields = msgpack.unpackb(
-            body, timestamp=3, strict_map_key=True, max_array_len=MOST_NAMES, max_map_len=1000
+            body,
+            timestamp=3,
+            strict_map_key=True,
+            max_array_len=MOST_NAMES,
+            max_map_len=1000,
+            list_hook=elements.spend,
+            object_hook=elements.spend,
         )
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise PoisonError("encoding", f"it is not msgpack: {type(error).__name__}") from error
     if not isinstance(fields, list) or len(fields) < 4:
         raise PoisonError("encoding", "it is not a msgpack array of at least 4 elements")
     return fields
+
+
+class _Allowance:
+    """Counts what is unpacked, and ends it when it is too much."""
+
+    def __init__(self, elements: int) -> None:
+        self._left = elements
+
+    def spend(self, value: Any) -> Any:
+        self._left -= len(value) + 1
+        if self._left < 0:
+            raise PoisonError("size", f"its lists and maps have more than {MOST_ELEMENTS} elements")
+        return value
 
 
 def _decompress(body: bytes) -> bytes:
@@ -197,18 +218,13 @@ def _check_suffix(extension: Any) -> str:
 
 
 def _check_image(image: Any) -> bytes:
-    """Return the bytes of what calls itself an image of a sane size; the dataset step decodes it."""
+    """Return the bytes of what is an image that can be trained on, by its header; a dataset decodes it."""
     if not isinstance(image, bytes) or not image:
         raise PoisonError("image", "it has no image")
     try:
-        with Image.open(BytesIO(image), formats=_FORMATS) as opened:
-            width, height = opened.size
-    except Image.DecompressionBombError as error:
-        raise PoisonError("image", "its image is a decompression bomb") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, ImportError) as error:
-        raise PoisonError("image", "its image is of no known format") from error
-    if width * height > MOST_PIXELS:
-        raise PoisonError("image", f"its image has {width} x {height} pixels, more than {MOST_PIXELS}")
+        check_header(image)
+    except UnfitError as error:
+        raise PoisonError("image", f"its {error}") from error
     return image
 
 
@@ -228,6 +244,8 @@ def _microseconds(date: Any, broker_time: int) -> int:
 
 def _read_labels(detections: Any) -> str:
     """Return YOLO lines for the detections; all that is wrong with them is said at once."""
+    if isinstance(detections, str | bytes) and len(detections) > MOST_DETECTION_BYTES:
+        raise PoisonError("detections", f"its detections have more than {MOST_DETECTION_BYTES} bytes")
     try:
         found = json.loads(detections) if isinstance(detections, str | bytes) else detections
     except (ValueError, RecursionError) as error:
