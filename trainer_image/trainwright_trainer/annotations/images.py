@@ -66,7 +66,7 @@ def check_image(data: bytes, suffix: str = "") -> Picture:
 
 
 def check_header(data: bytes) -> None:
-    """Raise `UnfitError` for what is no image that can be trained on by its header; pixels are not decoded."""
+    """Raise `UnfitError` for what is no image to train on by its header; pixels are not decoded."""
     with _opened(data):
         pass
 
