@@ -18,12 +18,12 @@ from trainwright_trainer.ingestion.address import StreamAddress
 STREAM = "azaion-annotations"
 
 
-def start_broker(folder: Path) -> RabbitMq:
+def start_broker(folder: Path, host: str = "127.0.0.1") -> RabbitMq:
     """Start a broker, or skip: in CI a missing one is a failure."""
     if find_rabbitmq() is None:
         message = "needs RabbitMQ (Debian: rabbitmq-server)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    broker = RabbitMq(folder, Authority(folder / "pki").create())
+    broker = RabbitMq(folder, Authority(folder / "pki").create(), host)
     broker.start()
     return broker
 
