@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from builders import RunBuilder
-from test_state_machine import KEY, SETTINGS, World, list_all
+from memory_cluster import KEY, SETTINGS, World, list_all
 
 from trainwright_operator.cluster import Cluster
 from trainwright_operator.finished import describe_finished, seconds_to_expiry

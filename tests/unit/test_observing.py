@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from builders import RunBuilder, make_failure, make_job, make_pod, terminated
-from test_state_machine import World
+from memory_cluster import World
 
 from trainwright.contract import Cause, ExitCode
 from trainwright_operator.attempts import Attempt, Observation

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from builders import make_success
 from hypothesis import settings
 from hypothesis.stateful import precondition, rule
-from test_state_machine import LIVES, RUN, RunLife
+from memory_cluster import RUN
+from test_state_machine import LIVES, RunLife
 
 from trainwright.contract import Outcome, RunReport, StageGroup
 from trainwright_operator.admission import is_suspended
