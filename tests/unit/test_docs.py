@@ -22,6 +22,8 @@ from trainwright_operator import crds, names
 from trainwright_operator.causes import EXIT_CAUSES
 from trainwright_operator.plan import merge_spec
 from trainwright_operator.retries import BUDGET_FIELDS, BUDGETS
+from trainwright_trainer.ingestion.ingestor import Ingestor
+from trainwright_trainer.ingestion.telemetry import Telemetry
 
 COMMANDS = read_commands()
 CHART = ROOT / "helm" / "trainwright"
@@ -237,6 +239,16 @@ def test_causes_have_the_exit_codes_and_budgets_of_the_code() -> None:
             str(BUDGETS[field]) if field else "0",
             f"`retry.{field}`" if field else "",
         ]
+
+
+def test_the_metrics_of_the_follower_are_those_it_has(tmp_path: Path) -> None:
+    text = (ROOT / "docs/annotation-stream.md").read_text()
+    told = {row[0].strip("`"): row[1] for row in rows(text, "Watching it")}
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        families = list(Telemetry(ingestor).registry.collect())
+    assert told == {
+        family.name + ("_total" if family.type == "counter" else ""): family.type for family in families
+    }
 
 
 def test_every_exit_code_is_named() -> None:
