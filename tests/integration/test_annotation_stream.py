@@ -16,6 +16,9 @@ import pytest
 from annotation_broker import address_of, publish, start_broker
 from annotation_stream import bulk, draw, single
 
+from trainwright.errors import ConfigurationError
+from trainwright_devstack.annotating import publish_annotations
+from trainwright_devstack.annotations import AnnotationMessage
 from trainwright_devstack.rabbitmq import RabbitMq
 from trainwright_trainer.ingestion.broker import find_end
 from trainwright_trainer.ingestion.events import Status
@@ -140,6 +143,17 @@ def wait_for(condition: object, seconds: float = 30) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+def test_who_publishes_makes_no_stream_unless_told_to(broker: RabbitMq) -> None:
+    address, message = address_of(broker, "not-made-yet"), AnnotationMessage(b"\xc1 nonsense", {})
+    with pytest.raises(ConfigurationError, match="there is no stream 'not-made-yet'"):
+        publish_annotations(address, [message])
+    told: list[int] = []
+    assert publish_annotations(address, [message] * 3, create=True, tell=told.append) == 3
+    assert told[-1] == 3
+    assert publish_annotations(address, [message] * 2, create=True) == 2  # it is there: that is fine, too
+    assert find_end(address) == 4
 
 
 def test_an_empty_stream_has_no_end_and_is_caught_up_with(broker: RabbitMq, tmp_path: Path) -> None:
