@@ -14,6 +14,7 @@ from whole_stack import Team, condition, wait
 from trainwright_devstack.annotating import publish_annotations
 from trainwright_devstack.annotations import generate_annotations
 from trainwright_devstack.rabbitmq import RabbitMq
+from trainwright_devstack.stack import Devstack
 from trainwright_trainer.annotations.sample import CLASS_NAMES
 
 Object = dict[str, Any]
@@ -22,8 +23,8 @@ SECRET = "stream-account"
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
+def broker(devstack: Devstack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
+    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"), devstack.state.cluster.host)
     yield broker
     broker.stop()
 
