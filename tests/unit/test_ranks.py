@@ -8,10 +8,11 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
 import pytest
 
 from trainwright.errors import HostOutOfMemoryError
-from trainwright_trainer.ranks import _Called, _listen, _Rank
+from trainwright_trainer.ranks import _Called, _listen, _Rank, open_rendezvous
 
 
 def ask(connection: Connection) -> None:
@@ -49,3 +50,12 @@ def test_a_rank_that_is_killed_while_a_hook_runs_ran_out_of_memory(after: float)
         process.kill()
         process.join()
         ours.close()
+
+
+def test_ranks_find_each_other_where_nobody_from_outside_listens_in() -> None:
+    before = set(psutil.Process().net_connections())
+    store = open_rendezvous()
+    opened = set(psutil.Process().net_connections()) - before
+    assert [each.laddr for each in opened if each.status == "LISTEN"] == [("127.0.0.1", store.port)]
+    store.set("who", "rank 0")
+    assert store.get("who") == b"rank 0"

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainwright.errors import HostOutOfMemoryError, PreemptedError, SharedMemoryError, StepError
 from trainwright_trainer import yolo, yolo_training
 from trainwright_trainer.failures import to_step_error, with_hint
 from trainwright_trainer.workers import usable_cpus
 from trainwright_trainer.yolo_training import SavedEpoch, TrainingHooks, TrainingJob
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _LOG = logging.getLogger(__name__)
 _LOCAL = "127.0.0.1"
@@ -63,10 +67,7 @@ class _Rank:
 
 def train(job: TrainingJob, hooks: TrainingHooks, settings: Path) -> None:
     """Train with a process for each device; what a hook raises ends all of them."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # noqa: PLC0415 - torch takes seconds to import
-
-    # The ranks find each other here; a port that is found now and taken later could be another's by then.
-    store = TCPStore(_LOCAL, 0, is_master=True, wait_for_workers=False)
+    store = open_rendezvous()
     ranks = []
     try:
         for number, device in enumerate(job.devices):
@@ -78,6 +79,21 @@ def train(job: TrainingJob, hooks: TrainingHooks, settings: Path) -> None:
         for rank in ranks:
             rank.process.join()
             rank.connection.close()
+
+
+def open_rendezvous() -> TCPStore:
+    """Open the place where ranks find each other; nobody from outside this machine reaches it.
+
+    A port that is found now and taken later could be another's by then, so ours is taken here.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # noqa: PLC0415 - it takes seconds
+
+    with socket.create_server((_LOCAL, 0)) as server:
+        port = server.getsockname()[1]
+        # By itself it would listen on every interface; it closes what it is given.
+        return TCPStore(
+            _LOCAL, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach()
+        )
 
 
 def _start(number: int, device: str, job: TrainingJob, settings: Path, port: int) -> _Rank:
