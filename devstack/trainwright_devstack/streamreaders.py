@@ -16,10 +16,8 @@ from trainwright_devstack.kubeconfig import write_private
 from trainwright_devstack.state import RabbitMqState, StackState
 from trainwright_trainer.annotations.sample import CLASS_NAMES
 
-NAME = "annotations"
-"""Of the Secret with the account, and of the claim with the trees."""
-
-RUN = "annotated-shapes"
+ACCOUNT, CLAIM, RUN = "annotation-stream", "annotations", "annotated-shapes"
+"""Names of the Secret with the account, of the claim with the trees, and of the run."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ def hand_out_account(api: Api, namespace: str, state: StackState, broker: Rabbit
         "RABBITMQ_PASSWORD": broker.password,
         "ca.crt": state.authority.read_text(),
     }
-    replace_object(api, namespace, "secrets", usable(NAME, "stream") | {"stringData": data})
+    replace_object(api, namespace, "secrets", usable(ACCOUNT, "stream") | {"stringData": data})
 
 
 def _claim() -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": NAME},
+        "metadata": {"name": CLAIM},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
     }
 
@@ -76,12 +74,12 @@ def _run(broker: RabbitMqState, state: StackState) -> dict[str, Any]:
     for section in ("gate", "delivery"):
         del spec[section]
     spec["dataset"] |= {
-        "source": {"persistentVolumeClaim": {"claimName": NAME}},
+        "source": {"persistentVolumeClaim": {"claimName": CLAIM}},
         "annotationStream": {
             "host": broker.host,
             "port": broker.tls_port,
             "stream": broker.stream,
-            "credentials": {"secretName": NAME},
+            "credentials": {"secretName": ACCOUNT},
         },
         "classes": {"inline": list(CLASS_NAMES)},
     }

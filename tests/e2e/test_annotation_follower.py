@@ -92,6 +92,7 @@ def followed(team: Team, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
         "claim": CLAIM,
         "path": FOLDER,
         "image": cluster.trainer_image,
+        "replayDeadLetters": True,
         "healthPort": free_port(),
     }
     followed = Followed(team, broker)

@@ -438,6 +438,18 @@ def test_the_follower_understands_what_it_is_told(
     )
 
 
+def test_dead_letters_are_tried_again_before_the_follower_starts(render: Render) -> None:
+    (deployment,) = _find(
+        render(annotationStream={**FOLLOWER, "replayDeadLetters": True}), "Deployment", NAME
+    )
+    pod = deployment["spec"]["template"]["spec"]
+    (replay,), (follower,) = pod["initContainers"], pod["containers"]
+    assert replay["args"][:2] == ["annotations", "replay-dead-letters"]
+    own = {"name", "args", "ports", "startupProbe", "livenessProbe", "readinessProbe"}
+    common = [{key: value for key, value in each.items() if key not in own} for each in (replay, follower)]
+    assert common[0] == common[1]
+
+
 def test_the_follower_is_scraped_and_fenced_in_like_the_operator(render: Render) -> None:
     objects = render(
         annotationStream=FOLLOWER,
