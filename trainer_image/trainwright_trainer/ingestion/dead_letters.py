@@ -71,6 +71,13 @@ class DeadLetters:
             write_atomically(path, body)
             write_atomically(path.with_suffix(_NOTE), json.dumps(note, indent=1).encode())
 
+    def sweep(self) -> None:
+        """Remove what is left of a letter that was being removed."""
+        with using(self.folder):
+            for path in self.folder.glob(f"*{_BODY}"):
+                if not path.with_suffix(_NOTE).exists():
+                    path.unlink()
+
     def __iter__(self) -> Iterator[DeadLetter | LostLetter]:
         """Yield what is in the folder, the oldest first."""
         for path in sorted(self.folder.glob(f"*{_NOTE}")):

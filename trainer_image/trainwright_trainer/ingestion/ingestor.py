@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from trainwright.contract import Directories
 from trainwright_trainer.ingestion.dead_letters import DeadLetters, LostLetter
-from trainwright_trainer.ingestion.events import NOWHERE, Event, settle
+from trainwright_trainer.ingestion.events import ADOPTED, NOWHERE, Event, settle
 from trainwright_trainer.ingestion.ledger import Ledger, Position
 from trainwright_trainer.ingestion.messages import Message, PoisonError, read_message
 from trainwright_trainer.ingestion.offsets import OffsetFile
@@ -74,11 +74,18 @@ class Ingestor:
             self.ledger = Ledger(folder, durable=self._sync)
             stack.callback(self.ledger.close)
             if self.ledger.is_new:
-                self._take_over()
+                with using(self._root):
+                    self._take_over()
             self._read = self.ledger.position
             self._begun = self.ledger.begun
+            if self._is_again() or self.ledger.is_replaying:
+                with using(self._root):
+                    self._trees.sweep()
             if self.ledger.is_replaying:  # files of a letter may be there that the ledger knows nothing of
                 self.replay_dead_letters()
+                self.dead_letters.sweep()
+            if self.offset is not None:  # a consumer may have ended between the ledger and the file
+                self.offset_file.write(self.offset)
             self._open = stack.pop_all()
         return self
 
@@ -203,7 +210,7 @@ class Ingestor:
     def _is_again(self) -> bool:
         """Whether an earlier consumer may have been here before it ended, and not have written it down."""
         offset = self.offset
-        return self._begun is not None and (offset is None or offset <= self._begun)
+        return self._begun is not None and (offset is None or offset < self._begun)
 
     def _place(
         self, events: Iterable[Event], images: Mapping[str, bytes], results: Results, *, again: bool
@@ -223,7 +230,9 @@ class Ingestor:
             new += fresh
             before, after = settle(history) if history else NOWHERE, settle([*history, *fresh])
             if after.has_files and after != before:
-                plan = self._trees.plan_again if again else self._trees.plan
+                # An earlier consumer may have left a name's files in several places.
+                unsure = again or before.image == ADOPTED
+                plan = self._trees.plan_again if unsure else self._trees.plan
                 plan(name, before, after, images, changes)
                 results.changed += 1
         for path in self._trees.carry_out(changes):

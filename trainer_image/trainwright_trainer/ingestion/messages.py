@@ -156,7 +156,7 @@ def _decompress(body: bytes) -> bytes:
 def _read_bulk(
     fields: list[Any], names_index: int, properties: Mapping[Any, Any], broker_time: int
 ) -> Message:
-    names = tuple(dict.fromkeys(_check_name(name) for name in fields[names_index]))
+    names = tuple(dict.fromkeys(check_name(name) for name in fields[names_index]))
     if not names:
         raise PoisonError("names", "it tells of many annotations and names none")
     rest = [field for index, field in enumerate(fields) if index != names_index]
@@ -170,7 +170,7 @@ def _read_bulk(
 def _read_single(fields: list[Any], properties: Mapping[Any, Any], broker_time: int) -> Message:
     fields = [*fields, *[None] * (11 - len(fields))]
     status = _status(properties, fields[10])
-    name, at = _check_name(fields[1]), _microseconds(fields[0], broker_time)
+    name, at = check_name(fields[1]), _microseconds(fields[0], broker_time)
     validated = fields[7] in VALIDATORS
     if status in {Status.VALIDATED, Status.DELETED}:
         return Message((name,), Event("", at, status, validated=True))
@@ -199,7 +199,7 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _check_name(name: Any) -> str:
+def check_name(name: Any) -> str:
     """Return a name that is one part of a path and nothing else."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith("."):
         shown = repr(name)[:80] if isinstance(name, str) else type(name).__name__

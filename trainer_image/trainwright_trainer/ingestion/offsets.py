@@ -52,10 +52,14 @@ class OffsetFile:
         if offset == self._written:
             return
         try:
-            content = {key: value for key, value in self._load().items() if key not in KEYS}
+            former = self._load()
+            content = {key: value for key, value in former.items() if key not in KEYS}
         except DataError as error:
             _LOG.warning("%s; it is written anew: the ledger knows the offset", error)
-            content = {}
+            former, content = {}, {}
+        if former.get("offset") == offset:
+            self._written = offset
+            return
         with using(self.path):
             write_atomically(self.path, yaml.safe_dump({"offset": offset, **content}).encode())
         self._written = offset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,12 @@ from pathlib import Path
 
 from trainwright.contract import Directories
 from trainwright_trainer.ingestion.events import ADOPTED, Event, Placement, Status, Tree
-from trainwright_trainer.ingestion.messages import SUFFIXES
+from trainwright_trainer.ingestion.messages import SUFFIXES, PoisonError, check_name
 from trainwright_trainer.ingestion.volume import unusable, using
 
 _SYNCING_THREADS = 8
+_PARTIAL = ".partial"
+_LOG = logging.getLogger(__name__)
 _EARLIEST = -(2**60)  # before everything that is told of
 
 
@@ -63,17 +66,34 @@ class Trees:
             self._pool.shutdown()
 
     def adopt(self) -> Iterator[Event]:
-        """Yield events that stand for the files an earlier consumer left in the trees."""
-        for age, tree in enumerate((Tree.SEED, Tree.VALIDATED, Tree.DELETED)):
-            at = _EARLIEST + 2 * age
-            for entry in os.scandir(self._images[tree]):
+        """Yield events that stand for the files an earlier consumer left in the trees.
+
+        A name that is there twice is where it is used: what was deleted and is there again was made anew.
+        """
+        names: set[str] = set()
+        left: list[str] = []
+        for tree in (Tree.VALIDATED, Tree.SEED, Tree.DELETED):
+            for entry in sorted(os.scandir(self._images[tree]), key=lambda entry: entry.name):
                 name, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - a name of hundreds of thousands
-                if entry.name.startswith(".") or not suffix:
+                if name in names or suffix.lower() not in SUFFIXES or not _can_be_adopted(entry):
+                    left.append(entry.path)
                     continue
+                names.add(name)
                 validated = tree is Tree.VALIDATED
-                yield Event(name, at, Status.CREATED, validated, None, ADOPTED, suffix)
+                yield Event(name, _EARLIEST, Status.CREATED, validated, None, ADOPTED, suffix)
                 if tree is Tree.DELETED:
-                    yield Event(name, at + 1, Status.DELETED)
+                    yield Event(name, _EARLIEST + 1, Status.DELETED)
+        if left:
+            some = ", ".join(repr(path) for path in left[:5])
+            _LOG.warning("%d files are left as they are, no images or of a name twice: %s", len(left), some)
+
+    def sweep(self) -> None:
+        """Remove what a crash left half written."""
+        for folder in (*self._images.values(), *self._labels.values()):
+            with os.scandir(folder) as entries:
+                partial = [e.path for e in entries if e.name.startswith(".") and e.name.endswith(_PARTIAL)]
+            for path in partial:
+                os.unlink(path)  # noqa: PTH108
 
     def plan(
         self, name: str, before: Placement, after: Placement, images: Mapping[str, bytes], changes: Changes
@@ -106,12 +126,12 @@ class Trees:
         if before.has_files:
             former = (self._image_of(name, before), self._label_of(name, before))
         for target, content, first, places in zip(
-            wanted, contents, former, self._all_places(name), strict=True
+            wanted, contents, former, self._all_places(name, {before.suffix, after.suffix}), strict=True
         ):
             found = [path for path in (first, *places) if path is not None and os.path.exists(path)]  # noqa: PTH110
             if content is not None:
                 changes.writes.append((target, content))
-            elif found and target not in found:
+            elif found and (found[0] == first or target not in found):
                 changes.move(found[0], target)
                 found = found[1:]
             changes.removals += [path for path in found if path != target]
@@ -124,9 +144,10 @@ class Trees:
         assert placement.tree is not None  # noqa: S101 - what has an image is in a tree
         return f"{self._labels[placement.tree]}/{name}.txt"
 
-    def _all_places(self, name: str) -> tuple[list[str], list[str]]:
+    def _all_places(self, name: str, suffixes: set[str]) -> tuple[list[str], list[str]]:
         """Return wherever an image and a label of the name may be."""
-        images = [f"{folder}/{name}{suffix}" for folder in self._images.values() for suffix in SUFFIXES]
+        suffixes = (suffixes | SUFFIXES) - {""}
+        images = [f"{folder}/{name}{suffix}" for folder in self._images.values() for suffix in suffixes]
         return images, [f"{folder}/{name}.txt" for folder in self._labels.values()]
 
     def carry_out(self, changes: Changes) -> list[str]:
@@ -179,7 +200,16 @@ def _write(path: str, content: bytes, *, sync: bool) -> None:
 
 def _partial_of(path: str) -> str:
     folder, _, name = path.rpartition("/")
-    return f"{folder}/.{name}.partial"
+    return f"{folder}/.{name}{_PARTIAL}"
+
+
+def _can_be_adopted(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, and of a name that a message can say."""
+    try:
+        check_name(os.path.splitext(entry.name)[0])  # noqa: PTH122
+    except (PoisonError, ValueError):
+        return False
+    return entry.is_file()
 
 
 def _move(source: str, target: str) -> bool:
