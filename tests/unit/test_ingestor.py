@@ -299,3 +299,13 @@ def test_a_crash_before_the_ledger_is_written_changes_nothing_in_the_end(
         with pytest.raises(KeyboardInterrupt):
             ingestor.apply(messages[:size])
     assert ingest(crashed, messages, other_size) == wanted
+
+
+def test_what_was_half_written_when_a_consumer_was_killed_is_removed(tmp_path: Path) -> None:
+    first = received(0, single("frame-1", CREATED, 1, image=draw(1)))
+    wanted = ingest(tmp_path, [first])
+    half = tmp_path / "data-seed/images/.frame-2.png.partial"
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        ingestor.ledger.begin(1)  # the last that a consumer does before it writes files of message 1
+        half.write_bytes(draw(2)[:20])
+    assert ingest(tmp_path, []) == wanted
