@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from whole_stack import Team, wait
+from stack_cluster import wait
+from whole_stack import Team
 
 Object = dict[str, Any]
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from annotation_broker import STREAM, address_of, start_broker
 from prerequisites import require_program
-from whole_stack import Team, wait
+from stack_cluster import wait
+from whole_stack import Team
 
 from trainwright_devstack.annotating import publish_annotations
 from trainwright_devstack.annotations import generate_annotations

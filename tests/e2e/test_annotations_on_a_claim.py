@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from annotation_trees import write_tree
-from whole_stack import Team, condition, wait
+from stack_cluster import wait
+from whole_stack import Team, condition
 
 from trainwright.contract import ExitCode
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import OPERATOR, SYSTEM, Cluster, Team, freeze_after_epoch, trained_epochs
+from stack_cluster import OPERATOR, SYSTEM, Cluster
+from whole_stack import Team, freeze_after_epoch, trained_epochs
 
 Object = dict[str, Any]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whole_stack import Team, condition, wait
+from stack_cluster import wait
+from whole_stack import Team, condition
 
 Object = dict[str, Any]
 

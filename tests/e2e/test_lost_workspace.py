@@ -9,7 +9,8 @@ import boto3
 import pytest
 import yaml
 from botocore.config import Config
-from whole_stack import Team, trained_epochs, wait
+from stack_cluster import wait
+from whole_stack import Team, trained_epochs
 
 from trainwright_devstack.stack import Devstack
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from kueue_writes import MANAGER, QUEUE, Kueue, writers_of
+from stack_cluster import wait
 from trainer_process import read_events
-from whole_stack import Team, condition, freeze_after_epoch, trained_epochs, wait
+from whole_stack import Team, condition, freeze_after_epoch, trained_epochs
 
 Object = dict[str, Any]
 

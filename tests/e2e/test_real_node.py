@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stack_cluster import Cluster, wait
 from trainer_process import TrainerProcess
-from whole_stack import Cluster, Team, freeze_after_epoch, trained_epochs, wait
+from whole_stack import Team, freeze_after_epoch, trained_epochs
 
 from trainwright.contract import ExitCode
 

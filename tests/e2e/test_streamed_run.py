@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from annotation_broker import STREAM, address_of, start_broker
-from whole_stack import Team, condition, wait
+from stack_cluster import wait
+from whole_stack import Team, condition
 
 from trainwright_devstack.annotating import publish_annotations
 from trainwright_devstack.annotations import generate_annotations

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import Team, freeze_after_epoch, last_epoch, progress, seconds_of, trained_epochs, wait
+from stack_cluster import wait
+from whole_stack import Team, freeze_after_epoch, last_epoch, progress, seconds_of, trained_epochs
 
 from trainwright_operator.times import parse_time
 

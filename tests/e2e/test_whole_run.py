@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from whole_stack import SYSTEM, Cluster, Team, condition
+from stack_cluster import SYSTEM, Cluster
+from whole_stack import Team, condition
 
 from trainwright.contract import Stage
 

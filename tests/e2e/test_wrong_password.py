@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import SYSTEM, Cluster, Team, condition, trained_epochs, wait
+from stack_cluster import SYSTEM, Cluster, wait
+from whole_stack import Team, condition, trained_epochs
 
 from trainwright.contract import ExitCode
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from whole_stack import Cluster, Team, freeze_after_epoch, wait
+from stack_cluster import Cluster, wait
+from whole_stack import Team, freeze_after_epoch
 
 Object = dict[str, Any]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from whole_stack import Cluster, Team, freeze_after_epoch, wait
+from stack_cluster import Cluster, wait
+from whole_stack import Team, freeze_after_epoch
 
 if TYPE_CHECKING:
     from trainwright_devstack.processnode import ProcessNode

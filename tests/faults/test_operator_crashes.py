@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from whole_stack import Cluster, Team, last_epoch, wait
+from stack_cluster import Cluster, wait
+from whole_stack import Team, last_epoch
 
 from trainwright.contract import Stage
 

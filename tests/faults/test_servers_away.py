@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from whole_stack import Cluster, Team, condition, trained_epochs, wait
+from stack_cluster import Cluster, wait
+from whole_stack import Team, condition, trained_epochs
 
 from trainwright.contract import Stage
 
