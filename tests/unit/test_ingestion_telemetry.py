@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from annotation_stream import draw, received, single
+from typer.testing import CliRunner
 
+from trainwright_trainer.__main__ import app
 from trainwright_trainer.ingestion.events import Status
 from trainwright_trainer.ingestion.following import Moment
 from trainwright_trainer.ingestion.ingestor import Ingestor
 from trainwright_trainer.ingestion.revision import RevisionPublisher
 from trainwright_trainer.ingestion.telemetry import Telemetry, TelemetryServer
+from trainwright_trainer.reporting import ApiServer
 
 
 def ask(port: int, path: str) -> tuple[int, str]:
@@ -68,8 +74,42 @@ def test_who_waits_is_not_behind_and_who_is_stuck_is_not_well(tmp_path: Path) ->
         telemetry.tell(moment_of(ingestor, ingestor.apply([]), connected=False))
         assert not telemetry.is_ready
         assert telemetry.is_alive
-        now = 61.0
+        now = 151.0
         assert not telemetry.is_alive
+
+
+def test_the_lag_is_how_long_ago_the_trees_held_all_whatever_happens_meanwhile(tmp_path: Path) -> None:
+    now = 1000.0
+
+    def lag() -> float | None:
+        return telemetry.registry.get_sample_value("trainwright_annotations_lag_seconds")
+
+    def age() -> float | None:
+        return telemetry.registry.get_sample_value("trainwright_annotations_last_message_age_seconds")
+
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        telemetry = Telemetry(ingestor, lambda: now)
+        assert math.isnan(lag() or 0)  # nothing is known yet
+
+        def tell(**moment: Any) -> None:
+            telemetry.tell(moment_of(ingestor, ingestor.apply([]), **moment))
+
+        tell(last_message=100.0)
+        assert (lag(), age()) == (900, 900)  # it reads what is fifteen minutes old
+        tell(last_message=400.0)
+        assert lag() == 600
+        tell(last_message=400.0, waiting=True)
+        assert (lag(), age()) == (0, 600)  # a quiet stream
+        now = 1030.0
+        tell(last_message=400.0, connected=False)
+        assert (lag(), age()) == (30, 630)  # it was complete until the connection was lost
+        now = 1060.0
+        assert lag() == 60  # also while nobody tells anything
+        tell(last_message=1045.0)
+        assert (lag(), age()) == (15, 15)
+        tell(last_message=1059.0, waiting=True)
+        now = 1300.0
+        assert lag() == 240  # it told nothing since: it is stuck
 
 
 class ConfigMaps(HTTPServer):
@@ -78,11 +118,14 @@ class ConfigMaps(HTTPServer):
     def __init__(self) -> None:
         self.applied: list[tuple[str, dict[str, Any]]] = []
         self.status = 200
+        self.hang = Event()
+        self.hang.set()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_PATCH(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                server.hang.wait(10)
                 server.applied.append((self.path, body["data"]))
                 self.send_response(server.status)
                 self.send_header("Content-Length", "2")
@@ -93,46 +136,99 @@ class ConfigMaps(HTTPServer):
                 """Say nothing."""
 
         super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
-def test_the_revision_is_published_when_it_is_another_and_tried_again_after_a_refusal(tmp_path: Path) -> None:
-    from trainwright_trainer.reporting import ApiServer
+@pytest.fixture
+def config_maps() -> Iterator[ConfigMaps]:
+    server = ConfigMaps()
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.hang.set()
+    server.shutdown()
+    server.server_close()
 
-    account = tmp_path / "account"
+
+def publisher_to(url: str, folder: Path, ingestor: Ingestor, clock: Callable[[], float]) -> RevisionPublisher:
+    account = folder / "account"
     account.mkdir()
     (account / "token").write_text("a-token")
-    server, now = ConfigMaps(), 0.0
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with Ingestor(tmp_path, sync=False) as ingestor:
-            api = ApiServer(f"http://127.0.0.1:{server.server_address[1]}", account)
-            publisher = RevisionPublisher(api, "ml", "annotations", ingestor, lambda: now)
-            results = ingestor.apply([received(4, single("a", Status.CREATED, 1, image=draw(1)))])
-            server.status = 403
+    return RevisionPublisher(ApiServer(url, account), "ml", "annotations", ingestor, clock)
+
+
+def test_the_revision_is_published_when_it_is_another_and_tried_again_after_a_refusal(
+    tmp_path: Path, config_maps: ConfigMaps, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        publisher = publisher_to(config_maps.url, tmp_path, ingestor, lambda: now)
+        results = ingestor.apply([received(4, single("a", Status.CREATED, 1, image=draw(1)))])
+        for status in (403, 409, 500):
+            config_maps.status = status
             publisher.tell(moment_of(ingestor, results))
+            wait_for(lambda status=status: f"can't be written: status {status}" in caplog.text)
             publisher.tell(moment_of(ingestor, results))  # not before half a minute is over
-            assert len(server.applied) == 1
-            server.status, now = 200, 31.0
-            publisher.tell(moment_of(ingestor, results))
-            now = 62.0
-            publisher.tell(moment_of(ingestor, results))  # nothing is new
-    finally:
-        server.shutdown()
-        server.server_close()
-    path, data = server.applied[-1]
-    assert len(server.applied) == 2
+            now += 31
+        assert len(config_maps.applied) == 3
+        config_maps.status = 200
+        publisher.tell(moment_of(ingestor, results))
+        wait_for(lambda: len(config_maps.applied) == 4)
+        now += 31
+        publisher.tell(moment_of(ingestor, results))  # nothing is new
+        publisher.finish()
+        assert len(config_maps.applied) == 4
+        ingestor.apply([received(5, single("b", Status.CREATED, 1, image=draw(2)))])
+        publisher.finish()  # the last word does not wait for its time
+    path, data = config_maps.applied[-1]
     assert path.startswith("/api/v1/namespaces/ml/configmaps/annotations-revision?")
-    assert data == {"offset": "4", "count": "1"}
+    assert data == {"offset": "5", "count": "2"}
+    assert config_maps.applied[3][1] == {"offset": "4", "count": "1"}
+
+
+@pytest.mark.parametrize("what", ["hangs", "is gone"])
+def test_a_server_that_does_not_answer_holds_nothing_up(
+    tmp_path: Path, config_maps: ConfigMaps, what: str
+) -> None:
+    config_maps.hang.clear()
+    url = config_maps.url if what == "hangs" else "http://127.0.0.1:1"
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        publisher = publisher_to(url, tmp_path, ingestor, lambda: 0.0)
+        results = ingestor.apply([received(4, single("a", Status.CREATED, 1, image=draw(1)))])
+        begun = time.monotonic()
+        publisher.tell(moment_of(ingestor, results))
+        publisher.tell(moment_of(ingestor, results))
+        publisher.finish(0.2)
+        assert time.monotonic() - begun < 2
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("listen", ["8081x", "127.0.0.1:", "no-such-host.test:8081", "127.0.0.1:TAKEN"])
+def test_a_place_to_listen_at_that_is_none_is_told_of(
+    tmp_path: Path, config_maps: ConfigMaps, listen: str
+) -> None:
+    variables = {
+        "RABBITMQ_HOST": "127.0.0.1",
+        "RABBITMQ_USER": "user",
+        "RABBITMQ_PASSWORD": "password",
+        "AZAION_ROOT_DIR": str(tmp_path),
+    }
+    listen = listen.replace("TAKEN", str(config_maps.server_address[1]))
+    ended = CliRunner().invoke(app, ["annotations", "follow", "--listen", listen], env=variables)
+    assert ended.exit_code == 64
+    assert f"can't listen at {listen}" in ended.stderr
+    assert "HOST:PORT" in ended.stderr
 
 
 @pytest.mark.parametrize("missing", ["RABBITMQ_USER", "RABBITMQ_PASSWORD"])
 def test_the_command_says_which_credentials_a_secret_lacks(
     missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from typer.testing import CliRunner
-
-    from trainwright_trainer.__main__ import app
-
     for name in {"RABBITMQ_USER", "RABBITMQ_PASSWORD"} - {missing}:
         (tmp_path / name).write_text("value")
     ended = CliRunner().invoke(app, ["annotations", "catch-up", "--credentials", str(tmp_path)])
@@ -141,10 +237,6 @@ def test_the_command_says_which_credentials_a_secret_lacks(
 
 
 def test_the_command_says_which_credentials_can_not_be_read(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from trainwright_trainer.__main__ import app
-
     (tmp_path / "RABBITMQ_USER").write_text("value")
     (tmp_path / "RABBITMQ_PASSWORD").write_bytes(b"\xff\xfe")
     ended = CliRunner().invoke(app, ["annotations", "catch-up", "--credentials", str(tmp_path)])

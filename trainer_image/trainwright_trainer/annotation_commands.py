@@ -15,7 +15,7 @@ import typer
 
 from trainwright.cli.output import print_error
 from trainwright.contract import Directories
-from trainwright.errors import StepError
+from trainwright.errors import ConfigurationError, StepError
 from trainwright_trainer.ingestion.address import StreamAddress, find_authority, read_credentials
 from trainwright_trainer.ingestion.broker import find_end
 from trainwright_trainer.ingestion.dead_letters import LostLetter
@@ -79,8 +79,7 @@ def follow(  # noqa: PLR0913, PLR0917 - one parameter per option
         telemetry = Telemetry(opened.ingestor)
         tells: list[Callable[[Moment], None]] = [telemetry.tell]
         if listen:
-            host, _, port = listen.rpartition(":")
-            stack.enter_context(TelemetryServer(telemetry, host.strip("[]"), int(port)))
+            stack.enter_context(_serve(telemetry, listen))
         publisher = None
         if service_account is not None:
             server = ApiServer.from_environment(service_account)
@@ -94,7 +93,7 @@ def follow(  # noqa: PLR0913, PLR0917 - one parameter per option
 
         Follower(opened.address, opened.ingestor, request.stop, tell).follow()
         if publisher is not None:
-            publisher.publish()
+            publisher.finish()
         _LOG.info("stopped at offset %s", opened.ingestor.offset)
 
 
@@ -139,6 +138,17 @@ def rewind(env_file: EnvFile = Path(".env"), credentials: Credentials = None) ->
     with _open(env_file, credentials, tls=False, authority=None, sync=True) as opened:
         opened.ingestor.rewind()
         typer.echo("the next start reads the stream from its beginning; what is applied stays as it is")
+
+
+def _serve(telemetry: Telemetry, listen: str) -> TelemetryServer:
+    host, _, port = listen.rpartition(":")
+    try:
+        return TelemetryServer(telemetry, host.strip("[]"), int(port))
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigurationError(
+            f"can't listen at {listen}: {error}",
+            hint="--listen takes HOST:PORT of this machine, with a port that nobody else has.",
+        ) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +16,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from trainwright_trainer.ingestion.following import Moment
 from trainwright_trainer.ingestion.ingestor import Ingestor
 
-_SILENT_SECONDS = 60.0
-"""Batches take far less: who has told nothing for so long is stuck."""
+_SILENT_SECONDS = 150.0
+"""A batch, or an attempt to connect and its pause, takes less: who tells nothing for so long is stuck."""
 
 
 class Telemetry:
@@ -25,7 +26,9 @@ class Telemetry:
     def __init__(self, ingestor: Ingestor, clock: Callable[[], float] = time.time) -> None:
         self._ingestor, self._clock = ingestor, clock
         self._told: float | None = None
-        self._connected = False
+        self._connected = self._waits = False
+        self._newest: float | None = None
+        self._complete: float | None = None  # the trees hold all that the stream had then
         self.registry = registry = CollectorRegistry()
         self._messages = Counter(
             "trainwright_annotations_messages",
@@ -52,14 +55,16 @@ class Telemetry:
         )
         self._lag = Gauge(
             "trainwright_annotations_lag_seconds",
-            "How old what is applied is, while there is more to read; 0 when there is none.",
+            "How long ago the trees held all that the stream had; 0 while there is nothing more to read.",
             registry=registry,
         )
+        self._lag.set_function(self._measure_lag)
         self._age = Gauge(
             "trainwright_annotations_last_message_age_seconds",
             "How long ago the broker had the newest message that is applied.",
             registry=registry,
         )
+        self._age.set_function(lambda: self._since(self._newest))
         self._up = Gauge("trainwright_annotations_connected", "1 while connected.", registry=registry)
         letters = Gauge(
             "trainwright_annotations_dead_letters", "Dead letters in the folder.", registry=registry
@@ -79,10 +84,16 @@ class Telemetry:
         self._dropped.inc(moment.dropped)
         if moment.offset is not None:
             self._offset.set(moment.offset)
-        if moment.last_message is not None:
-            age = max(now - moment.last_message, 0.0)
-            self._age.set(age)
-            self._lag.set(0.0 if moment.waiting else age)
+        self._newest = moment.last_message
+        self._waits = moment.connected and moment.waiting
+        known = [then for then in (self._complete, now if self._waits else self._newest) if then is not None]
+        self._complete = max(known, default=None)
+
+    def _measure_lag(self) -> float:
+        return 0.0 if self._waits and self.is_alive else self._since(self._complete)
+
+    def _since(self, then: float | None) -> float:
+        return math.nan if then is None else max(self._clock() - then, 0.0)
 
     @property
     def is_alive(self) -> bool:
