@@ -438,15 +438,16 @@ def test_the_follower_understands_what_it_is_told(
     )
 
 
-def test_dead_letters_are_tried_again_before_the_follower_starts(render: Render) -> None:
-    (deployment,) = _find(
-        render(annotationStream={**FOLLOWER, "replayDeadLetters": True}), "Deployment", NAME
-    )
+@pytest.mark.parametrize(
+    ("value", "command"), [("replayDeadLetters", "replay-dead-letters"), ("rewind", "rewind")]
+)
+def test_what_is_to_be_done_before_the_follower_starts_is(render: Render, value: str, command: str) -> None:
+    (deployment,) = _find(render(annotationStream={**FOLLOWER, value: True}), "Deployment", NAME)
     pod = deployment["spec"]["template"]["spec"]
-    (replay,), (follower,) = pod["initContainers"], pod["containers"]
-    assert replay["args"][:2] == ["annotations", "replay-dead-letters"]
+    (before,), (follower,) = pod["initContainers"], pod["containers"]
+    assert before["args"][:2] == ["annotations", command]
     own = {"name", "args", "ports", "startupProbe", "livenessProbe", "readinessProbe"}
-    common = [{key: value for key, value in each.items() if key not in own} for each in (replay, follower)]
+    common = [{key: value for key, value in each.items() if key not in own} for each in (before, follower)]
     assert common[0] == common[1]
 
 
