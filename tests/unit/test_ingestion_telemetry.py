@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,8 +26,17 @@ from trainwright_trainer.ingestion.telemetry import Telemetry, TelemetryServer
 from trainwright_trainer.reporting import ApiServer
 
 
-def ask(port: int, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def loopbacks() -> list[str]:
+    """The loopback addresses of this machine: it may have no IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return ["127.0.0.1"]
+    return ["127.0.0.1", "::1"]
+
+
+def ask(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -37,6 +47,15 @@ def ask(port: int, path: str) -> tuple[int, str]:
 
 def moment_of(ingestor: Ingestor, results: Any, **now: Any) -> Moment:
     return Moment(**{"results": results, "offset": ingestor.offset, "connected": True, **now})
+
+
+@pytest.mark.parametrize("host", [*loopbacks(), ""])
+def test_it_is_served_where_it_is_told_to(tmp_path: Path, host: str) -> None:
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        telemetry = Telemetry(ingestor)
+        with TelemetryServer(telemetry, host, 0) as server:
+            for each in [host] if host else loopbacks():
+                assert ask(server.port, "/healthz", each)[0] == 200
 
 
 def test_metrics_tell_what_became_of_messages_and_how_far_behind_it_is(tmp_path: Path) -> None:

@@ -64,7 +64,10 @@ def follow(  # noqa: PLR0913, PLR0917 - one parameter per option
     authority: Authority = None,
     sync: Sync = True,
     listen: Annotated[
-        str, typer.Option(help="HOST:PORT of /metrics, /healthz and /readyz; empty for none.")
+        str,
+        typer.Option(
+            help="HOST:PORT of /metrics, /healthz and /readyz, :PORT for every host; empty for none."
+        ),
     ] = "",
     service_account: Annotated[
         Path | None, typer.Option(help="In a cluster: token and ca.crt, to publish the trees' revision with.")
@@ -147,7 +150,7 @@ def _serve(telemetry: Telemetry, listen: str) -> TelemetryServer:
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"can't listen at {listen}: {error}",
-            hint="--listen takes HOST:PORT of this machine, with a port that nobody else has.",
+            hint="--listen takes HOST:PORT, or :PORT, of this machine, with a port that nobody else has.",
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -107,7 +108,7 @@ class Telemetry:
 
 
 class TelemetryServer:
-    """Serves `/metrics`, `/healthz` and `/readyz`."""
+    """Serves `/metrics`, `/healthz` and `/readyz`; without a host on every address, of both protocols."""
 
     def __init__(self, telemetry: Telemetry, host: str, port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -130,7 +131,17 @@ class TelemetryServer:
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - inherited
                 """Say nothing of each probe."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        everywhere = not host and socket.has_dualstack_ipv6()
+
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if everywhere or ":" in host else socket.AF_INET
+
+            def server_bind(self) -> None:
+                if everywhere:
+                    self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                super().server_bind()
+
+        self._server = Server((host, port), Handler)
         self.port = int(self._server.server_address[1])
         self._thread = Thread(target=self._server.serve_forever, name="telemetry", daemon=True)
 
