@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from annotation_broker import control, publish, start_broker
 from annotation_stream import bulk, draw, single
-from rstream import Producer
+from rstream import AMQPMessage, CompressionType, Producer
+from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
 from typer.testing import CliRunner, Result
 
 from trainwright.contract import ExitCode
@@ -314,3 +315,42 @@ def test_a_stream_that_is_deleted_while_it_is_read_ends_it_with_what_to_do(
     assert "there is no stream 'doomed'" in ended.stderr
     assert "trying again" in caplog.text
     assert len(images(tmp_path)) == len(FIRST)
+
+
+class _Reversed(GzipCompressionCodec):
+    """A compression that consumers do not know."""
+
+    def compress(self, messages: Any) -> None:
+        super().compress(messages)
+        self.buffer = self.buffer[::-1]
+
+    def compression_type(self) -> int:
+        return CompressionType.Zstd.value
+
+
+def test_a_batch_that_can_not_be_unpacked_is_kept_and_not_passed_over(
+    broker: RabbitMq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream, codecs = "packed", StreamCompressionCodecs.available_compress_codecs
+
+    def send(first: int, kind: CompressionType) -> None:
+        messages = [AMQPMessage(body=body) for body in FIRST[first : first + 5]]
+        administer(broker, lambda producer: producer.send_sub_entry(stream, messages, kind))
+
+    publish(broker, FIRST[:5], stream)
+    with monkeypatch.context() as patch:
+        patch.setitem(codecs, CompressionType.Zstd, _Reversed())
+        for first, kind in (
+            (5, CompressionType.Gzip),
+            (10, CompressionType.Zstd),
+            (15, CompressionType.Gzip),
+        ):
+            send(first, kind)
+    ended = annotations(broker, tmp_path, "catch-up", stream=stream)
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.startswith("at offset 19: 15 created, 1 poison;")
+    assert "at offset 10 with 5 messages can't be unpacked" in caplog.text
+    assert len(images(tmp_path)) == 15
+    (letter,) = (tmp_path / ".trainwright/dead-letters").glob("*.message")
+    assert int(letter.stem) == 10
+    assert "nothing new" in annotations(broker, tmp_path, "catch-up", stream=stream).stdout

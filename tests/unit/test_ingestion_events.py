@@ -53,6 +53,12 @@ def test_another_image_of_the_name_is_another_annotation() -> None:
     assert (placement.tree, placement.image, placement.labels) == (Tree.SEED, "b", "2 box\n")
 
 
+def test_what_was_judged_by_a_clock_that_runs_ahead_of_its_makers_stays_judged() -> None:
+    assert settle([deleted(1), created(2)]).tree is Tree.DELETED
+    assert settle([validated(1), created(2)]).tree is Tree.VALIDATED
+    assert settle([edited(1, "1 box\n", validated=True), created(2)]).labels == "1 box\n"
+
+
 def test_a_name_without_an_image_has_no_files_until_that_comes() -> None:
     assert not settle([validated(2)]).has_files
     late = settle([validated(2), created(1)])

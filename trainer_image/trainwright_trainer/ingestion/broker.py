@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import rstream.connection
-from rstream import Consumer, ConsumerOffsetSpecification, OffsetType
+from rstream import ConsumerOffsetSpecification, OffsetType
 
 from trainwright.errors import ConfigurationError, NetworkError
 from trainwright_trainer.ingestion.address import StreamAddress, explain
 from trainwright_trainer.ingestion.amqp import read_amqp
+from trainwright_trainer.ingestion.chunks import ChunkConsumer
 from trainwright_trainer.ingestion.ingestor import Received
 
 SUBSCRIBER = "trainwright"
@@ -61,7 +62,7 @@ class StreamReader:
 
     async def __aenter__(self) -> Self:
         address = self._address
-        self._consumer = Consumer(
+        self._consumer = ChunkConsumer(
             address.host,
             address.port,
             username=address.user,
