@@ -59,6 +59,13 @@ def test_what_was_judged_by_a_clock_that_runs_ahead_of_its_makers_stays_judged()
     assert settle([edited(1, "1 box\n", validated=True), created(2)]).labels == "1 box\n"
 
 
+def test_the_same_image_created_again_is_an_edit_and_takes_no_judgement_back() -> None:
+    events = [created(1), validated(2)]
+    assert settle([*events, created(3)]).tree is Tree.VALIDATED
+    assert settle([*events, created(3, labels="1 box\n"), validated(4)]).labels == "1 box\n"
+    assert settle([created(1), deleted(2), created(3)]).tree is Tree.DELETED
+
+
 def test_a_name_without_an_image_has_no_files_until_that_comes() -> None:
     assert not settle([validated(2)]).has_files
     late = settle([validated(2), created(1)])
