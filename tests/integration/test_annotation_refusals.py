@@ -16,6 +16,8 @@ from annotation_broker import control, publish, start_broker
 from annotation_stream import bulk, draw, single
 from rstream import AMQPMessage, CompressionType, Producer
 from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
+from small_volumes import filled as filled_up
+from small_volumes import read_only, small_volume
 from typer.testing import CliRunner, Result
 
 from trainwright.contract import ExitCode
@@ -315,6 +317,27 @@ def test_a_stream_that_is_deleted_while_it_is_read_ends_it_with_what_to_do(
     assert "there is no stream 'doomed'" in ended.stderr
     assert "trying again" in caplog.text
     assert len(images(tmp_path)) == len(FIRST)
+
+
+def test_a_full_disk_and_a_read_only_volume_end_it_and_the_next_start_goes_on(
+    broker: RabbitMq, tmp_path: Path
+) -> None:
+    with small_volume(tmp_path / "volume", 2048) as volume:
+        with filled_up(volume, leaving=40 * 4096):
+            full = annotations(broker, volume, "catch-up")
+        with read_only(volume):
+            refused = annotations(broker, volume, "catch-up")
+        mended = annotations(broker, volume, "catch-up")
+        assert len(images(volume)) == len(FIRST)
+    for ended, sentence, hint in (
+        (full, "No space left on device", "Make room on the volume"),
+        (refused, "Read-only file system", "Mount the volume of the data trees writable"),
+    ):
+        assert (ended.exit_code, ended.stdout) == (ExitCode.STORAGE, "")
+        assert sentence in ended.stderr
+        assert hint in ended.stderr
+        assert "Nothing is lost" in ended.stderr
+    assert mended.exit_code == 0, mended.output
 
 
 class _Reversed(GzipCompressionCodec):
