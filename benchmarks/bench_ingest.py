@@ -44,7 +44,7 @@ class Load:
     grain: int
 
 
-LOADS = (Load("cameraFrames", 10_000, 480, 16), Load("smallImages", 40_000, 128, 4))
+LOADS = (Load("cameraFrames", 10_000, 480, 24), Load("smallImages", 40_000, 128, 4))
 """The first one's figures are the benchmark's; the second shows what each message costs besides its bytes."""
 
 

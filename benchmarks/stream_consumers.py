@@ -17,7 +17,7 @@ from typing import Any
 import rstream.connection
 from rstream import Consumer, ConsumerOffsetSpecification, OffsetType
 
-LARGE_READS = 64 * 1024
+LARGE_READS = 256 * 1024
 
 
 async def drop(settings: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ SUBSCRIBER = "trainwright"
 """Under this name the broker keeps our offset, for people who look there."""
 
 # A setting of the library that has no other place: it reads 256 bytes at a time, and of one image 300 times.
-rstream.connection.CHUNK_SIZE = 64 * 1024
+rstream.connection.CHUNK_SIZE = 256 * 1024
 _CREDIT = 2  # chunks that are on their way; each may hold thousands of messages, and memory has to hold it
 
 _BATCH_MESSAGES = 1000

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 
 class Status(IntEnum):
@@ -53,8 +54,7 @@ class Event:
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).digest()
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where the files of a name belong, and what is in them; without an image there are none yet.
 
     `labels` is None where they are what an earlier consumer wrote. `unreviewed` are those of an edit that
@@ -87,11 +87,10 @@ def settle(events: Iterable[Event]) -> Placement:
 def _create(placement: Placement, event: Event) -> Placement:
     """A new image is a new annotation; the same image again is an edit."""
     if placement.image in {event.image, ADOPTED}:
-        return _edit(replace(placement, image=event.image, suffix=event.suffix), event)
+        return _edit(placement._replace(image=event.image, suffix=event.suffix), event)
     if placement.image is None and placement.tree in {Tree.VALIDATED, Tree.DELETED}:
         # It was judged by a clock that runs ahead of the one it was made by.
-        return replace(
-            placement,
+        return placement._replace(
             image=event.image,
             suffix=event.suffix,
             labels=event.labels if placement.labels is None else placement.labels,
@@ -103,23 +102,23 @@ def _create(placement: Placement, event: Event) -> Placement:
 def _edit(placement: Placement, event: Event) -> Placement:
     """A validator's edit validates; anybody else's of what is validated waits for a validator."""
     if placement.tree is Tree.DELETED:
-        return replace(placement, labels=event.labels, unreviewed=None)
+        return placement._replace(labels=event.labels, unreviewed=None)
     if event.validated:
-        return replace(placement, tree=Tree.VALIDATED, labels=event.labels, unreviewed=None)
+        return placement._replace(tree=Tree.VALIDATED, labels=event.labels, unreviewed=None)
     if placement.tree is Tree.VALIDATED:
-        return replace(placement, unreviewed=event.labels)
-    return replace(placement, tree=Tree.SEED, labels=event.labels)
+        return placement._replace(unreviewed=event.labels)
+    return placement._replace(tree=Tree.SEED, labels=event.labels)
 
 
 def _validate(placement: Placement, _event: Event) -> Placement:
     if placement.tree is Tree.DELETED:
         return placement
     labels = placement.labels if placement.unreviewed is None else placement.unreviewed
-    return replace(placement, tree=Tree.VALIDATED, labels=labels, unreviewed=None)
+    return placement._replace(tree=Tree.VALIDATED, labels=labels, unreviewed=None)
 
 
 def _delete(placement: Placement, _event: Event) -> Placement:
-    return replace(placement, tree=Tree.DELETED)
+    return placement._replace(tree=Tree.DELETED)
 
 
 _RULES = {
