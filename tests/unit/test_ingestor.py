@@ -12,7 +12,8 @@ from annotation_stream import VALIDATOR, bulk, detection, draw, received, single
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainwright.errors import DataError
+from trainwright.contract import Directories
+from trainwright.errors import ConfigurationError, DataError
 from trainwright_trainer.ingestion.events import Status
 from trainwright_trainer.ingestion.ingestor import SLICE, Ingestor, Received
 from trainwright_trainer.workspace_lock import InUseError
@@ -225,6 +226,20 @@ def test_a_batch_that_unpacks_to_much_is_applied_in_parts(
         ingestor.apply(messages)
     assert recorded == [1, 3, 4]
     assert len(read_trees(tmp_path)) == 10
+
+
+def test_other_directories_than_those_that_were_filled_are_refused(tmp_path: Path) -> None:
+    ingest(tmp_path, [received(0, single("a", CREATED, 1, image=draw(1)))])
+    others = Directories(data="checked", seed="data-seed", deleted="data_deleted")
+    with (
+        pytest.raises(
+            ConfigurationError, match="are in the directories data, data-seed, data_deleted, not in"
+        ),
+        Ingestor(tmp_path, others, sync=False),
+    ):
+        pass
+    assert not (tmp_path / "checked").exists()
+    assert len(ingest(tmp_path, [received(1, bulk(["a"], DELETED, 2))])) == 2
 
 
 def test_a_second_consumer_of_the_same_trees_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from trainwright.contract import Directories
+from trainwright.errors import ConfigurationError
 from trainwright_trainer.ingestion.dead_letters import DeadLetters, LostLetter
 from trainwright_trainer.ingestion.events import ADOPTED, NOWHERE, Event, settle
 from trainwright_trainer.ingestion.ledger import Ledger, Position
@@ -57,22 +58,24 @@ class Ingestor:
 
     def __init__(self, root: Path, directories: Directories | None = None, *, sync: bool = True) -> None:
         self._root, self._sync = root, sync
-        self._trees = Trees(root, directories or Directories(), sync=sync)
+        self._directories = directories or Directories()
+        self._trees = Trees(root, self._directories, sync=sync)
         self._bulk: deque[tuple[int, Message, int]] = deque()  # offset, message, names that are done
         self._read: Position | None = None
 
     def __enter__(self) -> Self:
         folder = self._root / FOLDER
-        self._trees.create()
         with ExitStack() as stack:
             stack.callback(self._trees.close)
             with using(folder):
-                folder.mkdir(exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock_workspace(folder))
             self.dead_letters = DeadLetters(folder / "dead-letters")
             self.offset_file = OffsetFile(self._root / OFFSET_FILE)
             self.ledger = Ledger(folder, durable=self._sync)
             stack.callback(self.ledger.close)
+            self._check_directories()
+            self._trees.create()
             if self.ledger.is_new:
                 with using(self._root):
                     self._take_over()
@@ -206,6 +209,16 @@ class Ingestor:
         if unfinished > 0 and (former is None or unfinished - 1 > former.offset):
             return Position(unfinished - 1)
         return former
+
+    def _check_directories(self) -> None:
+        wanted = ", ".join((self._directories.data, self._directories.seed, self._directories.deleted))
+        found = self.ledger.settle_directories(wanted)
+        if found != wanted:
+            raise ConfigurationError(
+                f"the annotations in {self._root} are in the directories {found}, not in {wanted}",
+                hint="Name the same directories to everybody who reads a stream into these trees; others need"
+                " another root.",
+            )
 
     def _is_again(self) -> bool:
         """Whether an earlier consumer may have been here before it ended, and not have written it down."""

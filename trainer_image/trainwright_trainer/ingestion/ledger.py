@@ -113,6 +113,13 @@ class Ledger:
         with self._explained():
             self._database.executemany("DELETE FROM facts WHERE name = ?", [(name,) for name in done])
 
+    def settle_directories(self, directories: str) -> str:
+        """Return the names of the trees that the ledger tells of: these, where it tells of none yet."""
+        with self._explained():
+            self._database.execute("INSERT OR IGNORE INTO facts VALUES ('directories', ?)", (directories,))
+            rows = self._database.execute("SELECT value FROM facts WHERE name = 'directories'").fetchall()
+        return str(rows[0][0])
+
     @property
     def is_replaying(self) -> bool:
         """Whether dead letters were being applied when the last consumer ended."""

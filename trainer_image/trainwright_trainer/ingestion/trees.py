@@ -57,8 +57,14 @@ class Trees:
     def create(self) -> None:
         """Make the folders."""
         with using("the data trees"):
-            for folder in (*self._images.values(), *self._labels.values()):
-                Path(folder).mkdir(parents=True, exist_ok=True)
+            folders = [Path(folder) for folder in (*self._images.values(), *self._labels.values())]
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            if self._pool is not None:  # a folder is an entry of another one
+                for parent in {
+                    parent for folder in folders for parent in (folder.parent, folder.parent.parent)
+                }:
+                    _sync_folder(str(parent))
 
     def close(self) -> None:
         """Let go of the threads."""
