@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,10 @@ from trainwright_trainer.ingestion.ingestor import FOLDER, OFFSET_FILE
 # The library leaves sockets to the collector when a connection is lost.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-MESSAGES, POISON, IMAGE_SIZE, SEED = 100_000, 0.001, 64, 2026
+MESSAGES, POISON, SEED = 100_000, 0.001, 2026
+IMAGE_SIZE, GRAIN = 64, 24  # the follower holds 32 MiB, which are to be a small part of the stream
 KILLS, LONGEST_WAIT = 10, 0.3  # seconds from seeing how far it is to the kill: somewhere in a batch
-BROKER_KILLED_AFTER, BROKER_RESTARTED_AFTER = 6, 8  # kills of the follower
+BROKER_ENDS = {3: RabbitMq.kill, 6: RabbitMq.stop}  # while the follower runs that is killed as the n-th
 PATIENCE = 120.0
 TREES = ("data", "data-seed", "data_deleted")
 
@@ -80,9 +81,17 @@ class Consumer:
         except FileNotFoundError:
             return -1
 
+    @property
+    def connections(self) -> int:
+        """How often it began to read."""
+        return self.log.read_text().count("reading the stream")
+
     def wait_until(self, program: subprocess.Popen[bytes], offset: int) -> None:
+        self.wait_for(program, lambda: self.offset >= offset)
+
+    def wait_for(self, program: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while self.offset < offset:
+        while not condition():
             assert program.poll() is None, self.log.read_text()[-3000:]
             assert time.monotonic() < deadline, f"it stays at {self.offset}: {self.log.read_text()[-3000:]}"
             time.sleep(0.02)
@@ -109,7 +118,9 @@ def publish(broker: RabbitMq, poison: Counter[tuple[bytes, str]]) -> None:
     """Publish the stream, and count the poison that is in it."""
 
     def counted() -> Iterator[AnnotationMessage]:
-        for message in generate_annotations(MESSAGES, seed=SEED, image_size=IMAGE_SIZE, poison=POISON):
+        for message in generate_annotations(
+            MESSAGES, seed=SEED, image_size=IMAGE_SIZE, grain=GRAIN, poison=POISON
+        ):
             if message.poison:
                 poison[message.body, message.poison] += 1
             yield message
@@ -122,23 +133,19 @@ def follow_with_interruptions(consumer: Consumer, broker: RabbitMq, published: F
 
     The broker goes away while the follower runs: once without a word, once in order.
     """
-    chance, kills = random.Random(SEED), []
+    chance, kills, done = random.Random(SEED), [], -1
     for number in range(1, KILLS + 1):
         program = consumer.start("follow")
-        consumer.wait_until(program, number * MESSAGES // (KILLS + 1))
+        consumer.wait_until(program, done + (MESSAGES - done) // (KILLS + 2 - number))
+        if number in BROKER_ENDS:
+            restart(broker, BROKER_ENDS[number], consumer, program)
         time.sleep(chance.uniform(0, LONGEST_WAIT))
-        kills.append(consumer.offset)
         program.kill()
         program.wait()
-        if number in {BROKER_KILLED_AFTER, BROKER_RESTARTED_AFTER}:
+        done = consumer.offset
+        kills.append(done)
+        if number + 1 == min(BROKER_ENDS):
             published.result()
-            program = consumer.start("follow")
-            consumer.wait_until(program, kills[-1] + 1000)
-            (broker.kill if number == BROKER_KILLED_AFTER else broker.stop)()
-            broker.start()
-            consumer.wait_until(program, consumer.offset + 1)
-            program.kill()
-            program.wait()
     end = find_end(address_of(broker))
     assert end is not None
     program = consumer.start("follow")
@@ -146,6 +153,16 @@ def follow_with_interruptions(consumer: Consumer, broker: RabbitMq, published: F
     program.send_signal(signal.SIGTERM)
     assert program.wait(PATIENCE) == 0, consumer.log.read_text()[-3000:]
     return kills
+
+
+def restart(
+    broker: RabbitMq, end: Callable[[RabbitMq], None], consumer: Consumer, program: subprocess.Popen[bytes]
+) -> None:
+    """End and start the broker; the follower applies what it has, and connects again."""
+    end(broker)
+    connections = consumer.connections
+    broker.start()
+    consumer.wait_for(program, lambda: consumer.connections > connections)
 
 
 def digests_of(root: Path) -> Mapping[str, bytes]:
