@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
+from prerequisites import require
 
 from trainwright_devstack.annotating import publish_annotations
 from trainwright_devstack.annotations import AnnotationMessage
@@ -20,9 +19,7 @@ STREAM = "azaion-annotations"
 
 def start_broker(folder: Path, host: str = "127.0.0.1") -> RabbitMq:
     """Start a broker, or skip: in CI a missing one is a failure."""
-    if find_rabbitmq() is None:
-        message = "needs RabbitMQ (Debian: rabbitmq-server)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    require(find_rabbitmq(), "needs RabbitMQ (Debian: rabbitmq-server)")
     broker = RabbitMq(folder, Authority(folder / "pki").create(), host)
     broker.start()
     return broker

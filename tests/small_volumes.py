@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from prerequisites import require
 
 
 @contextmanager
@@ -47,5 +47,4 @@ def filled(volume: Path, *, leaving: int) -> Iterator[None]:
 
 def _mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount (root): {done.stderr.strip()}")
+    require(done.returncode == 0, f"needs the right to mount (root): {done.stderr.strip()}")
