@@ -45,8 +45,10 @@ def render(helm: str) -> Render:
     return render
 
 
-def _template(helm: str, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    command = [helm, "template", "trainwright", CHART, "--namespace", "trainwright-system"]
+def _template(
+    helm: str, values: dict[str, Any], release: str = "trainwright", namespace: str = "trainwright-system"
+) -> subprocess.CompletedProcess[str]:
+    command = [helm, "template", release, CHART, "--namespace", namespace]
     return subprocess.run(
         [*command, "--kube-version", "1.30.0", "--values", "-"],
         input=yaml.safe_dump(values),
@@ -469,3 +471,45 @@ def test_the_follower_is_scraped_and_fenced_in_like_the_operator(render: Render)
     assert {item["metadata"]["namespace"] for item in (monitor, service, policy)} == {"ml"}
     ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
     assert ports == {53, 6443, 5551}
+
+
+NAMED = {"name", "namespace", "claimName", "secretName", "priorityClassName", "interval"}
+WORDS = {"args", "resourceNames", "labels", "matchLabels", "selector"}
+
+
+def test_names_of_digits_are_names_too(helm: str) -> None:
+    values = {
+        "annotationStream": FOLLOWER
+        | {"namespace": "1234", "claim": "2024", "credentialsSecret": "5", "priorityClassName": "6"}
+        | {"imagePullSecrets": ["7"]},
+        "namespaces": ["1234", "8"],
+        "priorityClassName": "6",
+        "imagePullSecrets": ["7"],
+        "replicas": 2,
+        "metrics": {"serviceMonitor": {"enabled": True}},
+        "networkPolicy": {"enabled": True},
+    }
+    done = _template(helm, values, release="9", namespace="10")
+    assert done.returncode == 0, done.stderr
+    objects = [item for item in yaml.safe_load_all(done.stdout) if item]
+    found = [
+        (key, word) for item in objects if "Definition" not in item["kind"] for key, word in _words(item)
+    ]
+    assert [pair for pair in found if not isinstance(pair[1], str)] == []
+    assert {"1234", "2024", "2024-revision", "5", "6", "7", "8", "9", "10"} <= {word for _, word in found}
+
+
+def _words(item: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what has to be text wherever it is in an object, with its field."""
+    if isinstance(item, list):
+        for each in item:
+            yield from _words(each)
+    if isinstance(item, dict):
+        for key, value in item.items():
+            if isinstance(value, dict | list):
+                plain = value.values() if isinstance(value, dict) else value
+                if key in WORDS:
+                    yield from ((key, word) for word in plain if not isinstance(word, dict | list))
+                yield from _words(value)
+            elif key in NAMED:
+                yield key, value

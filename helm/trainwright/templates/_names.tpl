@@ -10,7 +10,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "trainwright.selector" -}}
 app.kubernetes.io/name: trainwright
 app.kubernetes.io/component: {{ .component | default "operator" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The operator's image: by digest where one is given. */}}
@@ -36,5 +36,5 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "trainwright.subject" -}}
 - kind: ServiceAccount
   name: trainwright-operator
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
