@@ -177,12 +177,21 @@ def _gpu_problems(spec: TrainingRunSpec) -> list[str]:
 def _stage_problems(spec: TrainingRunSpec) -> list[str]:
     """A default and a run may agree with the schema each, and not with each other."""
     compute = spec.compute
-    if compute and compute.stages == "Apart" and compute.workspace and compute.workspace.empty_dir:
-        return [
+    if not (compute and compute.workspace and compute.workspace.empty_dir):
+        return []
+    problems = []
+    if compute.stages == "Apart":
+        problems.append(
             "spec.compute.stages is Apart, and spec.compute.workspace an emptyDir, which ends with its pod:"
             " use a persistentVolumeClaim, or stages Together"
-        ]
-    return []
+        )
+    if spec.dataset.annotation_stream and not spec.dry_run:
+        problems.append(
+            "spec.dataset.annotationStream is set, and spec.compute.workspace an emptyDir, which ends with"
+            " its pod: the next attempt would have another dataset, and train from the beginning. Use a"
+            " persistentVolumeClaim"
+        )
+    return problems
 
 
 def _memory_problems(spec: TrainingRunSpec) -> list[str]:

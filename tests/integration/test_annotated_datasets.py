@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -19,9 +20,10 @@ import pytest
 from annotation_broker import STREAM, address_of, publish, start_broker
 from annotation_stream import VALIDATOR, detection, draw, single
 from annotation_trees import folder_plan
+from rstream import AMQPMessage, CompressionType, Producer
 
-from trainwright.contract import RunPlan
-from trainwright.errors import ConfigurationError, PreemptedError, StepError
+from trainwright.contract import FolderSource, RunPlan
+from trainwright.errors import ConfigurationError, DataError, NetworkError, PreemptedError, StepError
 from trainwright_devstack.rabbitmq import RabbitMq
 from trainwright_trainer.annotations.manifest import read_header
 from trainwright_trainer.ingestion.broker import find_end
@@ -76,13 +78,13 @@ def plan_for(broker: RabbitMq, **stream: Any) -> RunPlan:
 
 
 @contextmanager
-def consumer(broker: RabbitMq, places: Places) -> Iterator[subprocess.Popen[bytes]]:
+def consumer(broker: RabbitMq, places: Places, stream: str = STREAM) -> Iterator[subprocess.Popen[bytes]]:
     """A consumer that follows the stream into the source already, as the chart's Deployment does."""
     environment = {
         **os.environ,
         "RABBITMQ_HOST": broker.host,
         "RABBITMQ_PORT": str(broker.port),
-        "RABBITMQ_QUEUE_NAME": STREAM,
+        "RABBITMQ_QUEUE_NAME": stream,
         "AZAION_ROOT_DIR": str(places.data),
     }
     program = [sys.executable, "-m", "trainwright_trainer", "annotations", "follow"]
@@ -147,6 +149,68 @@ def failure_of(plan: RunPlan, places: Places, stop: Event) -> StepError:
     with pytest.raises(StepError) as raised:
         execute(plan, places, stop=stop)
     return raised.value
+
+
+def test_a_waiting_run_refuses_a_consumer_of_another_stream_or_other_trees(
+    broker: RabbitMq, places: Places
+) -> None:
+    assert places.data is not None
+    publish(broker, [frame(0)], "another")
+    with consumer(broker, places, stream="another"):
+        wait_for((places.data / "offset.yaml").is_file)
+        with pytest.raises(ConfigurationError, match="reads stream 'another' into data, data-seed") as raised:
+            execute(plan_for(broker), places)
+    assert "dataset.annotationStream" in raised.value.hint
+
+
+def test_an_offset_that_the_stream_never_had_is_not_believed(broker: RabbitMq, places: Places) -> None:
+    assert places.data is not None
+    with consumer(broker, places) as process:
+        wait_for((places.data / "offset.yaml").is_file)
+        process.send_signal(signal.SIGSTOP)
+        (places.data / "offset.yaml").write_text("offset: 1000000\n")
+        with pytest.raises(DataError, match="are at offset 1000000, and the stream"):
+            execute(plan_for(broker), places)
+
+
+def test_a_consumer_that_stands_still_is_not_waited_for_for_ever(
+    broker: RabbitMq, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert places.data is not None
+    monkeypatch.setattr("trainwright_trainer.ingestion.catching_up._STANDSTILL_SECONDS", 3.0)
+    with consumer(broker, places) as process:
+        wait_for((places.data / "offset.yaml").is_file)
+        process.send_signal(signal.SIGSTOP)
+        publish(broker, [frame(FRAMES + 2)])
+        with pytest.raises(NetworkError, match="stays at offset") as raised:
+            execute(plan_for(broker), places)
+    assert "its log" in raised.value.hint
+
+
+def test_a_new_claim_needs_no_folder_for_the_path(broker: RabbitMq, places: Places) -> None:
+    plan = plan_for(broker)
+    folder = plan.dataset.source.model_copy(update={"folder": FolderSource(path="belts/new")})
+    dataset = plan.dataset.model_copy(update={"source": folder})
+    made = execute(plan.model_copy(update={"dataset": dataset}), places).dataset
+    assert sum(made.report.images.model_dump().values()) >= FRAMES
+    assert places.data is not None
+    assert (places.data / "belts/new/data/images").is_dir()
+
+
+def test_the_end_is_that_of_a_batch_however_many_messages_it_has(broker: RabbitMq) -> None:
+    asyncio.run(publish_as_one(broker, "batched", 3000))
+    assert find_end(address_of(broker, "batched")) == 2999
+
+
+async def publish_as_one(broker: RabbitMq, stream: str, messages: int) -> None:
+    account = broker.account
+    async with Producer(
+        broker.host, broker.port, username=account.user, password=account.password
+    ) as producer:
+        await producer.create_stream(stream)
+        batch = [AMQPMessage(body=b"x") for _ in range(messages)]
+        await producer.send_sub_entry(stream, batch, CompressionType.Gzip)
+        await asyncio.sleep(1)
 
 
 def test_without_credentials_the_field_to_set_is_named(broker: RabbitMq, tmp_path: Path) -> None:

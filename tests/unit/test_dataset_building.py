@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from annotation_trees import Silent, digest_tree, folder_plan, plan_of, write_tr
 from trainwright.artifacts import Dataset
 from trainwright.contract import RunPlan
 from trainwright.errors import ConfigurationError, DataError
+from trainwright_trainer.annotations.listing import scan_folder
+from trainwright_trainer.annotations.opening import open_folder
 from trainwright_trainer.annotations.sample import draw_sample
 from trainwright_trainer.pipeline import execute
 from trainwright_trainer.places import Places
@@ -81,6 +84,29 @@ def test_what_is_moved_between_listing_and_reading_is_found_where_it_is_then(
     dataset = build_dataset(plan, Places(work, data=source), Mover())
     assert dataset.report.quarantined == 0
     assert sum(dataset.report.images.model_dump().values()) == 11
+
+
+def test_what_is_validated_between_the_listings_of_two_trees_is_seen(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source / "data").rename(source / "data-seed")
+    for kind in ("images", "labels"):
+        (source / "data" / kind).mkdir(parents=True)
+    scanned: list[str] = []
+
+    def scan(folder: Path) -> Iterator[tuple[str, str]]:
+        if scanned and scanned[-1] != folder.parent.name:
+            for path in (source / "data-seed").rglob("belt0_000.*"):
+                path.rename(source / "data" / path.relative_to(source / "data-seed"))
+        scanned.append(folder.parent.name)
+        yield from scan_folder(folder)
+
+    settings = folder_plan(includeSeed=True).dataset
+    opened = open_folder(source, settings)
+    monkeypatch.setattr("trainwright_trainer.annotations.folder.scan_folder", scan)
+    found = {candidate.name: candidate for candidate in opened.candidates(tmp_path)}
+    assert len(found) == 12
+    assert str(found["belt0_000"].images[0]).startswith("data/")
 
 
 def test_unfit_annotations_are_listed_with_reasons_and_the_source_is_untouched(

@@ -312,6 +312,13 @@ def test_an_annotation_stream_is_in_the_plan_and_its_secret_needs_label_and_acco
     ]
 
 
+def test_a_stream_needs_a_workspace_that_keeps_the_dataset_for_the_next_attempt() -> None:
+    compute = {"gpus": 0, "workspace": {"emptyDir": {}}}
+    run = RunBuilder().spec(dataset={"source": CLAIM, "annotationStream": STREAM}, compute=compute).build()
+    (problem,) = resolve_plan(run, merge_spec({}, run["spec"]), None).problems
+    assert problem.startswith("spec.dataset.annotationStream is set, and spec.compute.workspace an emptyDir")
+
+
 def test_a_dry_run_needs_no_checkpoint_store() -> None:
     run = RunBuilder().spec(checkpoint={"store": {"s3": BUCKET}}, dryRun=True).build()
     spec = merge_spec({}, run["spec"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,8 @@ class FolderCandidate:
         return self.format.read(data, picture, rules)
 
 
-def find_root(path: str, data: Path | None) -> Path:
-    """Return the folder of a source; it must exist below the data folder of the execution."""
+def find_root(path: str, data: Path | None, *, make: bool = False) -> Path:
+    """Return the folder of a source; below the data folder of the execution it exists, or is to be made."""
     if data is None:
         raise ConfigurationError(
             "dataset.source.folder needs a data folder",
@@ -71,6 +72,9 @@ def find_root(path: str, data: Path | None) -> Path:
     root = (data / path.lstrip("/")).resolve()
     if not root.is_relative_to(data.resolve()):
         raise ConfigurationError(f"dataset.source.folder.path {path!r} leads out of the data folder")
+    if make and data.is_dir():
+        with suppress(OSError):  # what uses it tells why it can't
+            root.mkdir(parents=True, exist_ok=True)
     if not root.is_dir():
         raise DataError(
             f"dataset.source.folder.path {path!r}: there is no such folder below the data folder",
@@ -112,7 +116,8 @@ class FolderSource:
             )
 
     def _files(self) -> Iterator[ListedFile]:
-        for tree, name in enumerate(trees_of(self.settings)):
+        # The validated ones last: what is validated meanwhile is seen there, having been seen before or not.
+        for tree, name in reversed(list(enumerate(trees_of(self.settings)))):
             for folder in (f"{name}/{kind}" for kind in self.format.image_folders):
                 for file, stamp in scan_folder(self.root / folder):
                     stem, suffix = os.path.splitext(file)  # noqa: PTH122 - a million names: no objects for them

@@ -30,7 +30,7 @@ _BATCH_MESSAGES = 1000
 _BATCH_BYTES = 16 * 1024 * 1024
 _BUFFERED_BYTES = 2 * _BATCH_BYTES
 _ANSWER_SECONDS = 20.0
-_END_SECONDS = 5.0  # without a message for so long a stream that we asked for its last one is empty
+_END_SECONDS = 5.0  # in which a message that is there is delivered
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,17 @@ def find_end(address: StreamAddress) -> int | None:
 async def _find_end(address: StreamAddress) -> int | None:
     async with StreamReader(address) as reader:
         await reader._subscribe(ConsumerOffsetSpecification(OffsetType.LAST, None))
-        batch = await reader.next_batch(_END_SECONDS)
-    # The messages of the last chunk came together, and have one time; later ones may be there by now.
-    return max((delivery.offset for delivery in batch if delivery.time == batch[0].time), default=None)
+        if await reader.next_batch(_END_SECONDS):
+            return reader._consumer.newest
+    # Silence may also mean that the broker is slow: a stream is only empty if it has no first message either.
+    async with StreamReader(address) as reader:
+        await reader.subscribe(None)
+        if not await reader.next_batch(_END_SECONDS):
+            return None
+    raise NetworkError(
+        f"the {address} has messages, and does not deliver its last ones",
+        hint="See whether the broker is overloaded, or the network to it.",
+    )
 
 
 def _trust(address: StreamAddress) -> ssl.SSLContext | None:

@@ -20,6 +20,9 @@ class ChunkConsumer(Consumer):
     The library would log it, and go on with the next chunk: for a compression that it does not know, too.
     """
 
+    newest: int | None = None
+    """The offset of the last message of the chunk that came last."""
+
     async def _on_deliver(self, frame: Any, subscriber: Any, filter_value: Any) -> None:
         try:
             unpacked = _Unpacked(frame, frame.chunk_first_offset, frame.get_messages())
@@ -33,6 +36,7 @@ class ChunkConsumer(Consumer):
             )
             first = max(subscriber.offset, frame.chunk_first_offset)
             unpacked = _Unpacked(frame, first, [bytes(frame.data)])
+        self.newest = unpacked.chunk_first_offset + unpacked.num_entries - 1
         await super()._on_deliver(unpacked, subscriber, filter_value)  # type: ignore[arg-type]
 
 

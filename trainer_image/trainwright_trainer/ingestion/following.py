@@ -74,6 +74,7 @@ class Follower:
 
     async def _read(self, end: int | None) -> None:
         failures, refused = 0, None
+        self._ingestor.announce(self._address.stream)
         gc.freeze()  # what is there by now stays: of a batch's time a tenth went into looking at it
         while not self._stop.is_set():
             try:

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from trainwright.contract import Directories
 from trainwright.errors import ConfigurationError
+from trainwright_trainer.ingestion.announcement import Announcement
 from trainwright_trainer.ingestion.dead_letters import DeadLetters, LostLetter
 from trainwright_trainer.ingestion.events import ADOPTED, NOWHERE, Event, settle
 from trainwright_trainer.ingestion.ledger import Ledger, Position
@@ -174,9 +175,14 @@ class Ingestor:
         self.ledger.end_replay()
         return results
 
+    def announce(self, stream: str) -> None:
+        """Tell others which stream is read into these trees."""
+        Announcement(stream=stream, directories=self._directories).write(self._root / FOLDER)
+
     def rewind(self) -> None:
         """Let the stream be read from its beginning again: what is applied stays."""
         self.ledger.rewind()
+        self.offset_file.remove()
         self._read = None
 
     def _read_or_keep(self, received: Received, results: Results) -> Message | None:

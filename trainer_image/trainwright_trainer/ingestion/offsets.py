@@ -47,6 +47,12 @@ class OffsetFile:
         offset = self._load().get("offset")
         return offset if isinstance(offset, int) else None
 
+    def remove(self) -> None:
+        """Take the file away, with all that is in it."""
+        with using(self.path):
+            self.path.unlink(missing_ok=True)
+        self._written = None
+
     def write(self, offset: int) -> None:
         """Write the offset down if it is another than last time."""
         if offset == self._written:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from trainwright.artifacts import Dataset
 from trainwright.contract import (
+    ClassMap,
     Contract,
     DatasetReport,
     DatasetSettings,
@@ -57,7 +58,7 @@ from trainwright_trainer.watching import Watcher
 FOLDER = "dataset"
 _CACHE = "dataset-cache"
 _ORIGIN = "origin.json"
-_GATHERINGS = 3  # a file that is moved between listing and reading is not one that is missing
+_GATHERINGS = 5  # a file that is moved between listing and reading is not one that is missing
 _READ = 0.85  # of the stage, when every annotation is read
 
 
@@ -96,7 +97,8 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
     stream_offset = catch_up_with_stream(settings, places, watcher)
     source = _open_source(settings, places)
     rules = Rules.of(source.classes, settings)
-    inputs = _describe_inputs(settings, source, rules, earlier, stream_offset)
+    stamp = source.stamp
+    inputs = _describe_inputs(settings, source.classes, stamp, rules, earlier, stream_offset)
     built = _recall(places.workspace / FOLDER, inputs)
     if built is not None:
         return built
@@ -111,9 +113,9 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
         open_copies(cache.copies, settings.augmentation, cache.store) as copies,
     ):
         for _ in range(_GATHERINGS):
-            before = source.stamp
             gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, read))
-            if not ledger.count()[1] or source.stamp == before:
+            before, stamp = stamp, source.stamp if ledger.count()[1] else stamp
+            if stamp == before:
                 break
         shutil.rmtree(scratch)
         _check_quarantine(ledger, settings.max_corrupt_percent)
@@ -162,17 +164,22 @@ def _open_source(settings: DatasetSettings, places: Places) -> Source:
     return open_folder(root, settings)
 
 
-def _describe_inputs(
-    settings: DatasetSettings, source: Source, rules: Rules, earlier: Path | None, stream_offset: int | None
+def _describe_inputs(  # noqa: PLR0913, PLR0917 - all that a dataset is made from
+    settings: DatasetSettings,
+    classes: ClassMap,
+    stamp: str,
+    rules: Rules,
+    earlier: Path | None,
+    stream_offset: int | None,
 ) -> str:
-    """Return a digest of all that a dataset is made from; empty where the source can't tell."""
-    if not source.stamp:
+    """Return a digest of all that a dataset is made from; empty where the source can't tell by a stamp."""
+    if not stamp:
         return ""
     parent = "" if earlier is None else read_header(earlier).digest
     parts = [
         settings.model_dump_json(),
-        source.classes.model_dump_json(),
-        source.stamp,
+        classes.model_dump_json(),
+        stamp,
         digest_rules(rules),
         parent,
         str(stream_offset),
