@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +36,11 @@ def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
 def matches_any(host: str, port: int, allowed: Iterable[str]) -> bool:
     """Return whether a host, in lower case, and a port are allowed."""
     return any(_matches(host, port, *pattern.partition(":")[::2]) for pattern in allowed)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is the very machine that asks: nobody else is on the way to it."""
+    return re.fullmatch(r"localhost|127(\.[0-9]+){3}", host.lower()) is not None
 
 
 def without_user(address: str) -> str:

@@ -10,7 +10,7 @@ import yaml
 
 from trainwright.contract import AnnotationStream, TrainingSettings
 from trainwright_operator.api import Compute, Resources, TrainingRunSpec
-from trainwright_operator.hosts import host_of, is_allowed, without_user
+from trainwright_operator.hosts import host_of, is_allowed, is_loopback, without_user
 from trainwright_operator.quantities import parse_quantity
 from trainwright_operator.snapshot import Snapshot
 
@@ -33,6 +33,7 @@ def find_violations(
         *_resource_violations(spec, snapshot, said=said),
         *_environment_violations(run_spec, snapshot),
         *_endpoint_violations(spec, snapshot, found),
+        *_clear_text_violations(run_spec, spec, snapshot),
     ]
 
 
@@ -115,6 +116,29 @@ def _endpoint_violations(spec: TrainingRunSpec, snapshot: Snapshot, found: Found
             yield f"{field} leads to {host_of(address)!r}: {_who(snapshot)} allows the hosts {names}"
 
 
+def _clear_text_violations(run_spec: Object, spec: TrainingRunSpec, snapshot: Snapshot) -> Iterator[str]:
+    """Only the platform may say that the way to a broker is safe: by a default, or by host and port."""
+    own, broker = (run_spec.get("dataset") or {}).get("annotationStream"), _broker(spec)
+    stream = spec.dataset.annotation_stream
+    if not own or not stream or broker is None or stream.tls is not False or is_loopback(stream.host):
+        return
+    with_port = tuple(host for host in snapshot.bounds.endpoints or () if ":" in host)
+    if not is_allowed(broker, with_port):
+        yield (
+            "spec.dataset.annotationStream.tls is false, and would send password and images in the clear to"
+            f" {broker}: leave it out, or have the profile's limits.endpoints name {broker}"
+        )
+
+
+def _broker(spec: TrainingRunSpec) -> str | None:
+    """Return host and port of the annotation stream that a run reads, if any."""
+    stream = spec.dataset.annotation_stream
+    if stream is None:
+        return None
+    sections = stream.model_dump(by_alias=True, exclude_none=True, exclude={"credentials"})
+    return f"{stream.host.lower()}:{AnnotationStream.model_validate(sections).listening_port}"
+
+
 def _endpoints(spec: TrainingRunSpec, found: Found) -> Iterator[tuple[str, str]]:
     """Yield field and address of every server that a run names."""
     for index, entry in enumerate(spec.notify or ()):
@@ -122,10 +146,8 @@ def _endpoints(spec: TrainingRunSpec, found: Found) -> Iterator[tuple[str, str]]
         address = _text_of(found, secret, key).strip()
         if address.lower().startswith(WEB):  # the messenger looks at all kinds, when it sends
             yield f"spec.notify[{index}].urlFrom ({key} in Secret {secret!r})", without_user(address)
-    if stream := spec.dataset.annotation_stream:
-        sections = stream.model_dump(by_alias=True, exclude_none=True, exclude={"credentials"})
-        port = AnnotationStream.model_validate(sections).listening_port
-        yield "spec.dataset.annotationStream.host", f"{stream.host}:{port}"
+    if broker := _broker(spec):
+        yield "spec.dataset.annotationStream.host", broker
     if spec.dry_run:
         return
     delivery, store = spec.delivery, spec.checkpoint.store if spec.checkpoint else None

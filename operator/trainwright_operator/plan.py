@@ -44,8 +44,15 @@ class Resolution:
 
 
 def merge_spec(defaults: Object, spec: Object) -> TrainingRunSpec:
-    """Return the effective spec: the run's own fields over the defaults, section by section."""
-    return TrainingRunSpec.model_validate(merge_sections(defaults, spec))
+    """Return the effective spec: the run's own fields over the defaults, section by section.
+
+    A default stream is for runs on a claim: others have no trees that it could be read into.
+    """
+    merged = TrainingRunSpec.model_validate(merge_sections(defaults, spec))
+    dataset = merged.dataset
+    if dataset.source.persistent_volume_claim or _stream(spec):
+        return merged
+    return merged.model_copy(update={"dataset": dataset.model_copy(update={"annotation_stream": None})})
 
 
 def merge_sections(low: Object, high: Object) -> Object:
@@ -61,9 +68,15 @@ def merge_sections(low: Object, high: Object) -> Object:
         merged["training"] = {
             name: value for name, value in merged["training"].items() if name not in BATCHES - named
         }
+    if stream := _stream(high):  # the port and tls of one broker are not those of another
+        merged["dataset"] = merged["dataset"] | {"annotationStream": stream}
     if high.get("profile"):
         merged["profile"] = high["profile"]  # a version or kind belongs to the name beside it
     return merged
+
+
+def _stream(spec: Object) -> Object | None:
+    return (spec.get("dataset") or {}).get("annotationStream")
 
 
 def _prefer(merged: Object, chosen: Object) -> Object:
@@ -274,4 +287,5 @@ def _checkpoint(section: Object) -> Object:
 
 def _sentence(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"])
-    return f"spec.{path}: {error['msg']} (it is {error['input']!r})"
+    value = "" if isinstance(error["input"], dict) else f" (it is {error['input']!r})"
+    return f"spec.{path}: {error['msg'].removeprefix('Value error, ')}{value}"

@@ -105,10 +105,14 @@ def test_a_password_that_the_broker_refuses_ends_the_run_and_is_told_nowhere(
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": "wrong-account", "labels": {"trainwright.dev/use": "stream"}},
-        "stringData": {"RABBITMQ_USER": "annotations", "RABBITMQ_PASSWORD": "swordfish-of-old"},
+        "stringData": {
+            "RABBITMQ_USER": "annotations",
+            "RABBITMQ_PASSWORD": "swordfish-of-old",
+            "ca.crt": (broker.folder / "pki/ca.crt").read_text(),
+        },
     }
     team.kubectl("apply", "-f", "-", manifest=secret)
-    dataset = dataset_of(broker, port=broker.port, tls=False, credentials={"secretName": "wrong-account"})
+    dataset = dataset_of(broker, credentials={"secretName": "wrong-account"})
     team.apply(team.manifest("refused", "shapes", dataset=dataset, dryRun=True))
     status = team.wait_for_phase("refused", "Failed")
     failure = status["failure"]
@@ -118,4 +122,6 @@ def test_a_password_that_the_broker_refuses_ends_the_run_and_is_told_nowhere(
     assert condition(status, "Failed")["reason"] == "NotRetryable"
     told = json.dumps(team.get("trun", "refused")) + json.dumps(team.get("events"))
     assert "swordfish-of-old" not in told
-    assert "swordfish-of-old" not in team.kubectl("logs", "-l", "trainwright.dev/run=refused")
+    log = team.kubectl("logs", "-l", "trainwright.dev/run=refused")
+    assert "refuses user 'annotations'" in log
+    assert "swordfish-of-old" not in log

@@ -319,6 +319,31 @@ def test_a_stream_needs_a_workspace_that_keeps_the_dataset_for_the_next_attempt(
     assert problem.startswith("spec.dataset.annotationStream is set, and spec.compute.workspace an emptyDir")
 
 
+def test_a_default_stream_is_for_runs_on_a_claim_and_a_runs_own_replaces_it_whole() -> None:
+    defaults = {"dataset": {"annotationStream": {**STREAM, "port": 15552, "tls": False}}}
+    builder = RunBuilder()
+    merged = merge_spec(defaults, builder.spec(dataset={"source": CLAIM}).build()["spec"])
+    assert merged.dataset.annotation_stream is not None
+    assert merged.dataset.annotation_stream.port == 15552
+    own = builder.spec(dataset={"source": CLAIM, "annotationStream": {**STREAM, "host": "other"}}).build()
+    stream = merge_spec(defaults, own["spec"]).dataset.annotation_stream
+    assert stream is not None
+    assert (stream.host, stream.port, stream.tls) == ("other", None, None)
+    sample = builder.spec(dataset={"source": {"sample": {}}}).build()
+    plan = resolve_plan(sample, merge_spec(defaults, sample["spec"]), None).plan
+    assert plan is not None
+    assert plan.dataset.annotation_stream is None
+
+
+def test_a_stream_without_trees_is_told_by_the_users_own_fields() -> None:
+    run = RunBuilder().spec(dataset={"source": {"sample": {}}, "annotationStream": STREAM}).build()
+    (problem,) = resolve_plan(run, merge_spec({}, run["spec"]), None).problems
+    assert problem == (
+        "spec.dataset: annotationStream needs a source with trees to be read into: set"
+        " spec.dataset.source.persistentVolumeClaim, or in a plan dataset.source.folder"
+    )
+
+
 def test_a_dry_run_needs_no_checkpoint_store() -> None:
     run = RunBuilder().spec(checkpoint={"store": {"s3": BUCKET}}, dryRun=True).build()
     spec = merge_spec({}, run["spec"])

@@ -30,6 +30,9 @@ VERSIONS = [
 KEY = ProfileKey("TrainingProfile", "ml", "small")
 
 
+ON_CLAIM = {"persistentVolumeClaim": {"claimName": "annotations"}}
+
+
 def settings(**fields: Any) -> OperatorSettings:
     return OperatorSettings(trainer=TrainerSettings(image="registry.example/trainer:platform"), **fields)
 
@@ -169,6 +172,7 @@ def test_the_object_store_in_a_secret_has_to_be_an_allowed_host() -> None:
     [
         (True, "mq.example:5551", 0),
         (False, "mq.example:5552", 0),
+        (True, "mq.example", 0),
         (True, "mq.example:5552", 1),
         (True, "api", 1),
     ],
@@ -183,6 +187,42 @@ def test_an_annotation_stream_comes_from_an_allowed_host_and_port(
     assert len(sentences) == violations
     for sentence in sentences:
         assert sentence.startswith("spec.dataset.annotationStream.host leads to 'mq.example'")
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "limits", "refused"),
+    [
+        ("mq.example", None, {}, True),
+        ("mq.example", None, {"endpoints": ["mq.example"]}, True),
+        ("mq.example", 15552, {"endpoints": ["mq.example", "mq.example:5552"]}, True),
+        ("mq.example", None, {"endpoints": ["mq.example:5552"]}, False),
+        ("MQ.example", 15552, {"endpoints": ["*.example:15552"]}, False),
+        ("127.0.0.1.example", None, {}, True),
+        ("127.0.0.1", None, {}, False),
+        ("localhost", None, {}, False),
+    ],
+)
+def test_a_stream_is_read_in_the_clear_only_where_the_platform_names_host_and_port(
+    host: str, port: int | None, limits: Object, refused: bool
+) -> None:
+    stream = {"host": host, "stream": "s", "tls": False, "credentials": {"secretName": "mq"}}
+    stream |= {"port": port} if port else {}
+    run = RunBuilder().spec(dataset={"source": ON_CLAIM, "annotationStream": stream}).build()
+    sentences = violations_of(run, limits=limits)
+    where = f"{host}:{port or 5552}".lower()
+    assert sentences == refused * [
+        "spec.dataset.annotationStream.tls is false, and would send password and images in the clear to"
+        f" {where}: leave it out, or have the profile's limits.endpoints name {where}"
+    ]
+
+
+def test_a_default_stream_of_the_platform_may_be_in_the_clear() -> None:
+    stream = {"host": "mq", "stream": "s", "tls": False, "credentials": {"secretName": "mq"}}
+    snapshot = snapshot_of({"dataset": {"annotationStream": stream}})
+    run = RunBuilder().spec(dataset={"source": ON_CLAIM}).build()
+    effective = merge_spec(snapshot.defaults, run["spec"])
+    assert effective.dataset.annotation_stream is not None
+    assert find_violations(run["spec"], effective, snapshot, {}) == []
 
 
 def test_checkpoints_and_notifications_go_to_allowed_hosts_only_and_no_secret_is_told() -> None:

@@ -16,6 +16,7 @@ from trainwright_operator.settings import read_settings
     [
         ({"training": {"epoch": 5}}, "training.epoch"),
         ({"compute": {"gpus": "many"}}, "compute.gpus"),
+        ({"dataset": {"annotationStream": {"host": "mq"}}}, "dataset.annotationStream.stream"),
     ],
 )
 def test_defaults_that_no_run_could_have_keep_the_operator_from_starting(

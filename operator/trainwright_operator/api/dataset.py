@@ -231,7 +231,8 @@ class AnnotationStream(Section):
     tls: bool | None = Field(
         default=None,
         description="Whether to speak TLS, and verify the broker's certificate. Without it whoever is on the"
-        " way reads the password and the images.",
+        " way reads the password and the images, so false needs a profile whose limits.endpoints have this"
+        " HOST:PORT; but for localhost and 127.0.0.0/8.",
     )
     credentials: StreamSecret
 

@@ -123,5 +123,8 @@ class DatasetSettings(Contract):
     @model_validator(mode="after")
     def _has_trees(self) -> Self:
         if self.annotation_stream is not None and self.source.folder is None:
-            raise ValueError("annotationStream needs source.folder: it is read into its trees")
+            raise ValueError(
+                "annotationStream needs a source with trees to be read into: set"
+                " spec.dataset.source.persistentVolumeClaim, or in a plan dataset.source.folder"
+            )
         return self
