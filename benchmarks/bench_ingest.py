@@ -44,8 +44,14 @@ class Load:
     grain: int
 
 
-LOADS = (Load("cameraFrames", 10_000, 480, 24), Load("smallImages", 40_000, 128, 4))
-"""The first one's figures are the benchmark's; the second shows what each message costs besides its bytes."""
+LOADS = (
+    Load("cameraFrames", 4_000, 960, 8),
+    Load("smallFrames", 10_000, 480, 16),
+    Load("smallImages", 40_000, 128, 4),
+)
+"""The first one's figures are the benchmark's: its images have as many pixels as a frame of 1280 x 720. The
+others show what each message costs besides its bytes.
+"""
 
 
 @dataclass
