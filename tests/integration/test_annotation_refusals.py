@@ -195,6 +195,34 @@ def test_a_way_that_is_wrong_is_told_with_what_to_do_and_loses_nothing(
     assert len(images(filled)) == len(FIRST)
 
 
+def advertise(broker: RabbitMq, host: str) -> None:
+    for setting in ("advertised_host", "advertised_tls_host"):
+        control(broker, "eval", f'application:set_env(rabbitmq_stream, {setting}, <<"{host}">>).')
+
+
+@pytest.mark.parametrize(
+    ("tls", "host", "sentence"),
+    [
+        (False, "no-such-host.test", "can't be reached"),
+        (True, "127.1", "Hostname mismatch"),  # reached, by a name that is not in the certificate
+    ],
+)
+def test_an_address_that_the_broker_advertises_and_nobody_can_use_is_named(
+    broker: RabbitMq, tmp_path: Path, tls: bool, host: str, sentence: str
+) -> None:
+    port = broker.tls_port if tls else broker.port
+    options = ["--tls", "--authority", str(broker.folder / "pki" / "ca.crt")] if tls else []
+    advertise(broker, host)
+    try:
+        ended = annotations(broker, tmp_path, "catch-up", *options, RABBITMQ_PORT=str(port))
+    finally:
+        advertise(broker, broker.host)
+    error, _, told = ended.stderr.partition("hint: ")
+    assert ended.exit_code != 0
+    assert sentence in error
+    assert f"The broker says that the stream is at {host}:{port}, so it is read there" in told
+
+
 @pytest.mark.parametrize("what", ["no right to read the stream", "a port where nobody listens"])
 @pytest.mark.usefixtures("accounts")
 def test_the_next_start_with_what_was_wrong_mended_goes_on(

@@ -49,6 +49,21 @@ def test_an_object_of_a_document_is_accepted(
     assert done.returncode == 0, f"{block}: {done.stderr}"
 
 
+def test_a_job_of_a_document_makes_a_pod_that_a_restricted_namespace_admits(
+    kubectl: Kubectl, namespace: str
+) -> None:
+    """Jobs are accepted wherever they are: only their pods would be refused."""
+    kubectl.succeed("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    kubectl.run("create", "serviceaccount", "default", "--namespace", namespace)  # if nobody has yet
+    jobs = [item for _, item in read_objects() if item["kind"] == "Job"]
+    assert jobs
+    for job in jobs:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "job", "namespace": namespace}}
+        pod["spec"] = job["spec"]["template"]["spec"]
+        done = kubectl.run("apply", "--dry-run=server", "--filename", "-", manifest=pod)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a reader of the documents stands: in the repository, with the files they make by then."""

@@ -14,10 +14,21 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from documents import DOCUMENTS, ROOT, Command, read_anchors, read_blocks, read_commands, read_links
+from click.testing import CliRunner
+from documents import (
+    DOCUMENTS,
+    ROOT,
+    Command,
+    read_anchors,
+    read_blocks,
+    read_commands,
+    read_links,
+    read_objects,
+)
 from prerequisites import require_program
 
 from trainwright.contract import Cause, ExitCode, Stage
+from trainwright.contract.dataset import Directories
 from trainwright_operator import crds, names
 from trainwright_operator.causes import EXIT_CAUSES
 from trainwright_operator.plan import merge_spec
@@ -249,6 +260,31 @@ def test_the_metrics_of_the_follower_are_those_it_has(tmp_path: Path) -> None:
     assert told == {
         family.name + ("_total" if family.type == "counter" else ""): family.type for family in families
     }
+
+
+@pytest.mark.parametrize("command", ["rewind", "replay-dead-letters"])
+def test_the_job_on_a_claim_has_all_that_its_command_needs(command: str, tmp_path: Path) -> None:
+    (job,) = [item for _, item in read_objects() if item["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    program, *words = [*container["command"], *container["args"]]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    credentials, root = tmp_path / "credentials", tmp_path / "annotations"
+    credentials.mkdir()
+    for name in ("RABBITMQ_USER", "RABBITMQ_PASSWORD"):
+        (credentials / name).write_text("reader")
+    root.mkdir()
+    moved = {"/etc/trainwright/stream": str(credentials), "rewind": command}
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {"/etc/trainwright/stream", environment["AZAION_ROOT_DIR"], environment["HOME"]} == mounted
+    done = CliRunner().invoke(
+        typer.main.get_command(importlib.import_module(programs()[program]).app),
+        [moved.get(word, word) for word in words],
+        env=environment | {"AZAION_ROOT_DIR": str(root)},
+    )
+    assert done.exit_code == 0, done.output
+    directories = Directories()
+    told = [environment[f"AZAION_DATA_{name}DIR"] for name in ("", "SEED_", "DELETED_")]
+    assert told == [directories.data, directories.seed, directories.deleted]
 
 
 def test_every_exit_code_is_named() -> None:

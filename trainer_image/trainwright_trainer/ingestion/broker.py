@@ -140,7 +140,24 @@ class StreamReader:
         except Exception as error:
             if (known := explain(error, self._address)) is None:
                 raise
+            if isinstance(error, OSError) and (advertised := await self._find_advertised()):
+                known.hint = (
+                    f"The broker says that the stream is at {advertised}, so it is read there: set its"
+                    " stream.advertised_host and stream.advertised_port (for TLS also those of"
+                    f" stream.advertised_tls_) to what can be reached from here. {known.hint}"
+                )
             raise known from error
+
+    async def _find_advertised(self) -> str:
+        """Return where the library connects to for the messages, if that is not where it was sent to."""
+        with suppress(Exception):
+            client = await self._consumer.default_client
+            leader, replicas = await asyncio.wait_for(
+                client.query_leader_and_replicas(self._address.stream), _ANSWER_SECONDS
+            )
+            told = {f"{broker.host}:{broker.port}" for broker in replicas or [leader]}
+            return ", ".join(sorted(told - {f"{self._address.host}:{self._address.port}"}))
+        return ""
 
     def _receive(self, data: Any, context: Any) -> Coroutine[Any, Any, None] | None:
         # Never raises: the library would log it, and go on with the next message.
