@@ -72,7 +72,12 @@ class StreamReader:
             on_close_handler=self._on_close,
         )
         try:
-            exists = await asyncio.wait_for(self._consumer.stream_exists(address.stream), _ANSWER_SECONDS)
+            try:
+                exists = await self._exists()
+            except (
+                ConnectionResetError
+            ):  # a refusal, and its reason was lost on the way: asked again it is told
+                exists = await self._exists()
         except BaseException as error:
             await self._close()
             if (known := explain(error, address)) is None:
@@ -90,6 +95,9 @@ class StreamReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._close()
+
+    async def _exists(self) -> bool:
+        return await asyncio.wait_for(self._consumer.stream_exists(self._address.stream), _ANSWER_SECONDS)
 
     async def subscribe(self, first: int | None) -> None:
         """Read from this offset on, or from the first message that the stream still has."""
