@@ -33,7 +33,7 @@ _ANSWER_SECONDS = 20.0
 _END_SECONDS = 5.0  # in which a message that is there is delivered
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A message as it came, undecoded; `time` is the broker's, in milliseconds since 1970."""
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import struct
 import zlib
 from typing import Any
 
 from rstream import Consumer
 from rstream.compression import CompressionType, GzipCompressionCodec, StreamCompressionCodecs
 
-_MOST_BYTES = 128 * 1024 * 1024
+from trainwright_trainer.ingestion.messages import MOST_BYTES
+
+_MOST_MESSAGES = 1_000_000
+_MOST_UNPACKED = MOST_BYTES + 64 * 1024  # a message of the largest size, and what is around it
+_BATCH = 0x80  # in an entry's first byte
+_BATCH_SIZES = struct.Struct(">xHII")  # its messages, its bytes unpacked and packed
 _GZIP_FORMAT = zlib.MAX_WBITS | 16
 _LOG = logging.getLogger(__name__)
 
@@ -25,11 +31,12 @@ class ChunkConsumer(Consumer):
 
     async def _on_deliver(self, frame: Any, subscriber: Any, filter_value: Any) -> None:
         try:
+            _check_size(frame)
             unpacked = _Unpacked(frame, frame.chunk_first_offset, frame.get_messages())
         except Exception as error:
             _LOG.error(
                 "the chunk at offset %d with %d messages can't be unpacked (%s): it is one dead letter;"
-                " whoever publishes has to compress with gzip or not at all",
+                " whoever publishes has to compress with gzip or not at all, and at most 64 MiB at once",
                 frame.chunk_first_offset,
                 frame.num_records,
                 type(error).__name__,
@@ -38,6 +45,19 @@ class ChunkConsumer(Consumer):
             unpacked = _Unpacked(frame, first, [bytes(frame.data)])
         self.newest = unpacked.chunk_first_offset + unpacked.num_entries - 1
         await super()._on_deliver(unpacked, subscriber, filter_value)  # type: ignore[arg-type]
+
+
+def _check_size(frame: Any) -> None:
+    """Refuse a chunk whose batches, all together, would take a lot more memory than it takes packed."""
+    messages = size = position = 0
+    for _ in range(frame.num_entries):
+        if not frame.data[position] & _BATCH:
+            position += 4 + int.from_bytes(frame.data[position : position + 4], "big")
+            continue
+        number, unpacked, packed = _BATCH_SIZES.unpack_from(frame.data, position)
+        messages, size, position = messages + number, size + unpacked, position + _BATCH_SIZES.size + packed
+    if messages > _MOST_MESSAGES or size > _MOST_UNPACKED + len(frame.data):
+        raise ValueError("it is too large")
 
 
 class _Unpacked:
@@ -57,8 +77,6 @@ class _Gzip(GzipCompressionCodec):
     """Unpacks what a batch says it has, and no more."""
 
     def uncompress(self, compressed_data: bytes, uncompressed_data_size: int) -> bytes:
-        if uncompressed_data_size > _MOST_BYTES:
-            raise ValueError("it is too large")
         unpacked = zlib.decompressobj(_GZIP_FORMAT).decompress(compressed_data, uncompressed_data_size + 1)
         if len(unpacked) != uncompressed_data_size:
             raise ValueError("it is not of the size that it says")
