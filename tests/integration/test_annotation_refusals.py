@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from trainwright.contract import ExitCode
 from trainwright_devstack.rabbitmq import RabbitMq
 from trainwright_trainer.__main__ import app
-from trainwright_trainer.ingestion import continuity, following
+from trainwright_trainer.ingestion import chunks, continuity, following
 from trainwright_trainer.ingestion.events import Status
 
 # The library leaves sockets to the collector when a connection is refused or lost.
@@ -301,6 +301,15 @@ def test_an_offset_beyond_the_end_is_told_of(
     refused = annotations(broker, tmp_path, "catch-up")
     assert refused.exit_code == ExitCode.DATA
     assert "up to offset 4999: it ends before it" in refused.stderr
+
+
+def test_a_library_that_changed_makes_no_stream_look_empty(
+    broker: RabbitMq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(chunks.ChunkConsumer, "_on_deliver")
+    refused = annotations(broker, tmp_path, "catch-up")
+    assert refused.exit_code == ExitCode.INTERNAL
+    assert "this version of rstream does not tell their offsets" in refused.stderr
 
 
 def test_messages_that_the_stream_dropped_before_they_were_read_are_told_of(

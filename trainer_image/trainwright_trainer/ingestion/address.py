@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rstream import exceptions
+from rstream.client import BrokerResolutionMaxRetryError
 
 from trainwright.contract import AnnotationStream
 from trainwright.delivery.credentials import read_secret
@@ -70,7 +71,8 @@ def explain(error: BaseException, address: StreamAddress) -> StepError | None:
         if isinstance(error, kinds):
             why = getattr(error, "verify_message", None) or str(error) or type(error).__name__
             where = f"{address.host}:{address.port}"
-            return kind(message.format(address=address, where=where, user=address.user, why=why), hint=hint)
+            told = message.format(address=address, where=where, user=address.user, why=why, error=error)
+            return kind(told, hint=hint)
     return None
 
 
@@ -117,5 +119,11 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[StepError], str, st
         NetworkError,
         "the {address} can't be reached: {why}",
         "Check host and port, and that the broker runs with the plug-in rabbitmq_stream.",
+    ),
+    (  # the library looks the leader up in what the broker tells, and takes for granted that it is there
+        (exceptions.ClientError, BrokerResolutionMaxRetryError, LookupError, AssertionError),
+        NetworkError,
+        "the broker does not say who has the {address}: {error!r}",
+        "It may be starting, or choosing the stream's leader: try again, and see the broker's log if it lasts.",
     ),
 )

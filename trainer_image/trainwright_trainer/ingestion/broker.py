@@ -13,7 +13,7 @@ from typing import Any, Self
 import rstream.connection
 from rstream import ConsumerOffsetSpecification, OffsetType
 
-from trainwright.errors import ConfigurationError, NetworkError
+from trainwright.errors import ConfigurationError, NetworkError, StepError
 from trainwright_trainer.ingestion.address import StreamAddress, explain
 from trainwright_trainer.ingestion.amqp import read_amqp
 from trainwright_trainer.ingestion.chunks import ChunkConsumer
@@ -202,7 +202,13 @@ async def _find_end(address: StreamAddress) -> int | None:
     async with StreamReader(address) as reader:
         await reader._subscribe(ConsumerOffsetSpecification(OffsetType.LAST, None))
         if await reader.next_batch(_END_SECONDS):
-            return reader._consumer.newest
+            newest = reader._consumer.newest
+            if newest is None:  # an end that is not known would pass for a stream that is empty
+                raise StepError(
+                    f"the {address} has messages, and this version of rstream does not tell their offsets",
+                    hint="Install the version of rstream that Trainwright asks for.",
+                )
+            return newest
     # Silence may also mean that the broker is slow: a stream is only empty if it has no first message either.
     async with StreamReader(address) as reader:
         await reader.subscribe(None)
