@@ -124,6 +124,6 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[StepError], str, st
         (exceptions.ClientError, BrokerResolutionMaxRetryError, LookupError, AssertionError),
         NetworkError,
         "the broker does not say who has the {address}: {error!r}",
-        "It may be starting, or choosing the stream's leader: try again, and see the broker's log if it lasts.",
+        "It may be starting, or choosing the stream's leader: try again, and see its log if that lasts.",
     ),
 )
