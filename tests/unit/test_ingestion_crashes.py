@@ -140,6 +140,20 @@ def test_a_consumer_that_is_killed_at_any_step_leaves_what_the_next_one_finishes
             return
 
 
+@pytest.mark.parametrize("kills", [((55, 18), (7, 2)), ((30, 9), (12, 2), (9, 3)), ((70, 18), (20, 4))])
+def test_consumers_that_are_killed_one_after_the_other_leave_what_the_last_one_finishes(
+    tmp_path: Path, kills: tuple[tuple[int, int], ...]
+) -> None:
+    """The later ones read less at once than those before them had begun."""
+    go_on(earlier_consumer(tmp_path / "whole"), story(), 100)
+    root = earlier_consumer(tmp_path / "killed")
+    for step, size in kills:
+        with killed_at(step), suppress(Killed):
+            go_on(root, story(), size)
+    go_on(root, story(), 1)
+    assert state_of(root) == state_of(tmp_path / "whole")
+
+
 def test_a_replay_of_dead_letters_that_is_killed_is_finished_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

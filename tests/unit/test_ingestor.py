@@ -215,7 +215,7 @@ def test_a_batch_that_unpacks_to_much_is_applied_in_parts(
     from trainwright_trainer.ingestion import ingestor as module
 
     messages = [received(n, single(f"frame-{n}", CREATED, n, image=draw(n))) for n in range(5)]
-    monkeypatch.setattr(module, "_UNPACKED_BYTES", len(draw(0)) + 1)
+    monkeypatch.setattr(module, "_UNPACKED_BYTES", 2 * len(draw(0)))
     recorded = []
     with Ingestor(tmp_path, sync=False) as ingestor:
         record = ingestor.ledger.record
@@ -256,6 +256,44 @@ def test_a_second_consumer_of_the_same_trees_is_refused(tmp_path: Path) -> None:
         )
     assert "in use by another process" in second.stderr
     assert InUseError.__name__ in second.stderr
+
+
+def test_a_repetition_changes_nothing_although_the_clock_it_was_made_by_is_ahead(tmp_path: Path) -> None:
+    """The broker had both before the date that they tell, and one of them after what happened meanwhile."""
+    created = single("frame", CREATED, 1000, image=draw(1), detections=[detection(1)])
+    edited = single("frame", EDITED, 20, role=VALIDATOR, detections=[detection(2)])
+    told = [received(0, created, minute=10), received(1, edited, minute=20)]
+    wanted = ingest(tmp_path / "once", told)
+    assert "data/images/frame.png" in wanted
+    assert ingest(tmp_path / "twice", [*told, received(2, created, minute=30)]) == wanted
+    assert ingest(tmp_path / "again", [*told, received(2, created, minute=2000)]) == wanted
+
+
+def test_messages_of_many_names_are_kept_up_with(tmp_path: Path) -> None:
+    """Ten of them at a time, each of more names than are applied at once."""
+    names = [f"frame-{number}" for number in range(2 * SLICE)]
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        for offset in range(0, 40, 10):
+            ingestor.apply([received(n, bulk(names, VALIDATED, n)) for n in range(offset, offset + 10)])
+        assert ingestor.offset is not None
+        more = 0
+        while ingestor.has_more:
+            ingestor.apply([])
+            more += 1
+        assert more < 40  # of 80 slices
+        assert ingestor.offset == 39
+
+
+def test_no_more_is_read_while_too_many_names_are_left_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainwright_trainer.ingestion.ingestor._MOST_PENDING", 3 * SLICE)
+    names = [f"frame-{number}" for number in range(5 * SLICE)]
+    with Ingestor(tmp_path, sync=False) as ingestor:
+        ingestor.apply([received(0, bulk(names, VALIDATED, 1))])
+        assert ingestor.is_busy
+        ingestor.apply([])
+        assert not ingestor.is_busy
 
 
 actions = st.one_of(

@@ -36,7 +36,7 @@ class Event:
     """One thing that happened to one name; `at` is microseconds since 1970.
 
     `labels` are YOLO lines; None, where the status tells of none. `image` is the digest of the image that
-    came with it.
+    came with it. `date` is when it happened by a clock that was ahead of the broker's: then `at` is its time.
     """
 
     name: str
@@ -46,11 +46,13 @@ class Event:
     labels: str | None = None
     image: str | None = None
     suffix: str = ""
+    date: int | None = None
 
     @cached_property
     def key(self) -> bytes:
         """The same for the same event, however often it comes."""
-        parts = (self.at, int(self.status), self.validated, self.labels, self.image, self.suffix)
+        when = self.at if self.date is None else self.date
+        parts = (when, int(self.status), self.validated, self.labels, self.image, self.suffix)
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).digest()
 
 

@@ -107,7 +107,8 @@ class Follower:
         told = self._ingestor.offset
         while not self._stop.is_set():
             wait = 0.0 if self._ingestor.has_more else _IDLE_SECONDS
-            received = [delivery.decode() for delivery in await reader.next_batch(wait)]
+            deliveries = [] if self._ingestor.is_busy else await reader.next_batch(wait)
+            received = [delivery.decode() for delivery in deliveries]
             batch = continuity.check(received)
             self._moment.dropped += continuity.take_dropped()
             if batch or self._ingestor.has_more:

@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +27,9 @@ FOLDER, OFFSET_FILE = ".trainwright", "offset.yaml"
 SLICE = 500
 """So many names of one message are applied at once; other messages are applied between the slices."""
 
-_UNPACKED_BYTES = 64 * 1024 * 1024  # of images that are held at once
+_UNPACKED_BYTES = 64 * 1024 * 1024  # of messages that are held at once
+_MOST_PENDING = 200_000  # names that are left to do, before more is read
+_KEPT_UP_WITH = 10_000  # names that are left to do; with more of them there are more slices at a time
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,6 +63,7 @@ class Ingestor:
         self._directories = directories or Directories()
         self._trees = Trees(root, self._directories, sync=sync)
         self._bulk: deque[tuple[int, Message, int]] = deque()  # offset, message, names that are done
+        self._pending = 0  # names of those
         self._read: Position | None = None
 
     def __enter__(self) -> Self:
@@ -114,6 +116,11 @@ class Ingestor:
         """Whether names of a message with many are left to do."""
         return bool(self._bulk)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many names are left to do that no more should be read."""
+        return self._pending > _MOST_PENDING
+
     def apply(self, batch: Sequence[Received]) -> Results:
         """Apply messages, and a slice of those with many names; when this returns all of it is durable."""
         results = Results()
@@ -123,7 +130,8 @@ class Ingestor:
             if last is not None:
                 self.ledger.begin(last)
             events = [event for message in messages for event in message.events()]
-            events += self._next_slice()
+            for _ in range(1 + self._pending // _KEPT_UP_WITH):
+                events += self._next_slice()
             images = {digest: image for message in messages for digest, image in message.images()}
             new = self._place(events, images, results, again=self._is_again())
             self.ledger.record(new, position=self._finished())
@@ -146,9 +154,10 @@ class Ingestor:
                 continue
             if len(message.names) > SLICE:
                 self._bulk.append((received.offset, message, 0))
+                self._pending += len(message.names)
                 continue
             messages.append(message)
-            size += len(message.image or b"")
+            size += message.size
         return messages, last
 
     def replay_dead_letters(self) -> Results:
@@ -201,7 +210,8 @@ class Ingestor:
         if not self._bulk:
             return []
         offset, message, done = self._bulk.popleft()
-        events = list(islice(message.events(), done, done + SLICE))
+        events = list(message.events(done, done + SLICE))
+        self._pending -= len(events)
         if done + len(events) < len(message.names):
             self._bulk.append((offset, message, done + len(events)))
         return events
@@ -237,7 +247,7 @@ class Ingestor:
         """Make the files of every name what its events make of them; return the events that are new."""
         by_name: dict[str, dict[bytes, Event]] = {}
         for event in events:
-            by_name.setdefault(event.name, {})[event.key] = event
+            by_name.setdefault(event.name, {}).setdefault(event.key, event)  # the broker had the first first
         histories = self.ledger.histories(list(by_name))
         changes, new = Changes(), []
         for name, told in by_name.items():

@@ -24,6 +24,7 @@ _VARIABLES = 500  # names asked for at once
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
   name TEXT, key BLOB, at INTEGER, status INTEGER, validated INTEGER, labels TEXT, image TEXT, suffix TEXT,
+  date INTEGER,
   PRIMARY KEY (name, key)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
@@ -91,20 +92,25 @@ class Ledger:
             some = names[start : start + _VARIABLES]
             marks = ",".join("?" * len(some))
             query = (
-                "SELECT name, at, status, validated, labels, image, suffix"  # noqa: S608 - marks only
+                "SELECT name, at, status, validated, labels, image, suffix, date"  # noqa: S608 - marks only
                 f" FROM events WHERE name IN ({marks})"
             )
             with self._explained():
                 rows = self._database.execute(query, some).fetchall()
-            for name, at, status, validated, labels, image, suffix in rows:
-                event = Event(name, at, Status(status), bool(validated), labels, image, suffix)
+            for name, at, status, validated, *rest in rows:
+                event = Event(name, at, Status(status), bool(validated), *rest)
                 found.setdefault(name, []).append(event)
         return found
 
     def begin(self, offset: int) -> None:
         """Write down that the files of messages up to this offset are about to be written."""
         with self._explained():
-            self._database.execute("INSERT OR REPLACE INTO facts VALUES ('begun', ?)", (offset,))
+            self._database.execute(
+                # A consumer that ended may have been further than this one is by now.
+                "INSERT INTO facts VALUES ('begun', ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = MAX(value, excluded.value)",
+                (offset,),
+            )
 
     def rewind(self) -> None:
         """Forget the offset, and nothing else: the stream is read from its beginning again."""
@@ -137,10 +143,14 @@ class Ledger:
 
     def record(self, events: Iterable[Event], *, position: Position | None) -> None:
         """Write down events that were applied, and up to where, in one transaction."""
-        rows = [(e.name, e.key, e.at, e.status, e.validated, e.labels, e.image, e.suffix) for e in events]
+        rows = [
+            (e.name, e.key, e.at, e.status, e.validated, e.labels, e.image, e.suffix, e.date) for e in events
+        ]
         with self._explained():
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany(
+                "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
             self._add("images", sum(row[6] is not None for row in rows))
             if position is not None:
                 facts = (("offset", position.offset), ("time", position.time))

@@ -28,7 +28,7 @@ from trainwright_trainer.ingestion.events import Event, Status
 MOST_BYTES = 64 * 1024 * 1024
 """Of a message, compressed or not; larger ones are refused."""
 
-MOST_NAMES = 1_000_000
+MOST_NAMES = 200_000
 MOST_DETECTIONS = 10_000
 MOST_ELEMENTS = MOST_NAMES + 10_000
 """Of all lists and maps of a message: a byte of it may be one, and take sixty of memory."""
@@ -70,13 +70,16 @@ class Message:
     event: Event
     image: bytes | None = None
 
-    def events(self) -> Iterator[Event]:
-        """Yield an event for each name, in the message's order."""
-        event = self.event
-        for name in self.names:
-            yield Event(
-                name, event.at, event.status, event.validated, event.labels, event.image, event.suffix
-            )
+    def events(self, start: int = 0, end: int | None = None) -> Iterator[Event]:
+        """Yield an event for each name, or for some of them, in the message's order."""
+        e = self.event
+        for name in self.names[start:end]:
+            yield Event(name, e.at, e.status, e.validated, e.labels, e.image, e.suffix, e.date)
+
+    @property
+    def size(self) -> int:
+        """About how much memory it takes, in bytes."""
+        return len(self.image or b"") + len(self.event.labels or "") + sum(map(len, self.names))
 
     def images(self) -> Iterator[tuple[str, bytes]]:
         """Yield the image by its digest, if there is one."""
@@ -164,22 +167,23 @@ def _read_bulk(
     if status not in {Status.VALIDATED, Status.DELETED}:
         raise PoisonError("status", f"{status.name} can't be said of many annotations at once")
     date = next((field for field in rest if isinstance(field, datetime)), None)
-    return Message(names, Event("", _microseconds(date, broker_time), status, validated=True))
+    at, ahead = _read_date(date, broker_time)
+    return Message(names, Event("", at, status, validated=True, date=ahead))
 
 
 def _read_single(fields: list[Any], properties: Mapping[Any, Any], broker_time: int) -> Message:
     fields = [*fields, *[None] * (11 - len(fields))]
     status = _status(properties, fields[10])
-    name, at = check_name(fields[1]), _microseconds(fields[0], broker_time)
+    name, (at, ahead) = check_name(fields[1]), _read_date(fields[0], broker_time)
     validated = fields[7] in VALIDATORS
     if status in {Status.VALIDATED, Status.DELETED}:
-        return Message((name,), Event("", at, status, validated=True))
+        return Message((name,), Event("", at, status, validated=True, date=ahead))
     labels = _read_labels(fields[5])
     if status is Status.EDITED:
-        return Message((name,), Event("", at, status, validated, labels))
+        return Message((name,), Event("", at, status, validated, labels, date=ahead))
     image, suffix = _check_image(fields[6]), _check_suffix(fields[4])
     digest = hashlib.sha256(image).hexdigest()
-    return Message((name,), Event("", at, status, validated, labels, digest, suffix), image)
+    return Message((name,), Event("", at, status, validated, labels, digest, suffix, ahead), image)
 
 
 def _status(properties: Mapping[Any, Any], told: Any) -> Status:
@@ -201,7 +205,7 @@ def _text(value: Any) -> str:
 
 def check_name(name: Any) -> str:
     """Return a name that is one part of a path and nothing else."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith("."):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name[0] == "." or not name.isprintable():
         shown = repr(name)[:80] if isinstance(name, str) else type(name).__name__
         raise PoisonError("name", f"its name {shown} can't be a file's: at most 200 characters, no path")
     if len(name.encode()) > 200:
@@ -228,18 +232,22 @@ def _check_image(image: Any) -> bytes:
     return image
 
 
-def _microseconds(date: Any, broker_time: int) -> int:
-    """Return a date as microseconds since 1970: at most the broker's, and that where there is none."""
+def _read_date(date: Any, broker_time: int) -> tuple[int, int | None]:
+    """Return a date as microseconds since 1970, at most the broker's, and that where there is none.
+
+    The other is the date as it was told, where it is after the broker's time.
+    """
     if isinstance(date, str):
         try:
             date = datetime.fromisoformat(date)
         except ValueError:
-            return broker_time
-    if isinstance(date, datetime):
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return min(int(date.timestamp() * 1_000_000), broker_time)
-    return broker_time
+            return broker_time, None
+    if not isinstance(date, datetime):
+        return broker_time, None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    told = int(date.timestamp() * 1_000_000)
+    return (broker_time, told) if told > broker_time else (told, None)
 
 
 def _read_labels(detections: Any) -> str:
