@@ -163,6 +163,8 @@ def main() -> None:
         "oursWithSync": found[0]["sync"]["messagesPerSecond"],
         "baseline": found[0]["drop"]["messagesPerSecond"],
         "ratio": found[0]["ratio"],
+        "ratioWithSync": found[0]["ratioWithSync"],
+        "ratioToLargeReads": found[0]["ratioToLargeReads"],
         "rounds": options.rounds,
         "loads": found,
     }

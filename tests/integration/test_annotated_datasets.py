@@ -173,6 +173,17 @@ def test_an_offset_that_the_stream_never_had_is_not_believed(broker: RabbitMq, p
             execute(plan_for(broker), places)
 
 
+def test_a_stream_that_is_empty_can_not_have_filled_a_source(broker: RabbitMq, places: Places) -> None:
+    assert places.data is not None
+    publish(broker, [], "empty")
+    with consumer(broker, places, stream="empty") as process:
+        wait_for((places.data / ".trainwright/consumer.json").is_file)
+        process.send_signal(signal.SIGSTOP)
+        (places.data / "offset.yaml").write_text("offset: 7\n")
+        with pytest.raises(DataError, match="are at offset 7, and the stream"):
+            execute(plan_for(broker, stream="empty"), places)
+
+
 def test_a_consumer_that_stands_still_is_not_waited_for_for_ever(
     broker: RabbitMq, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:

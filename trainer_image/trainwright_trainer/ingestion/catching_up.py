@@ -124,7 +124,7 @@ class _Reading:
 
     def _believe(self, offset: int | None, end: int | None) -> int | None:
         """Return the offset of another consumer, unless the stream never had it."""
-        if offset is not None and end is not None and offset > end:
+        if offset is not None and (end is None or offset > end):
             newest = find_end(self._address)
             if newest is None or offset > newest:
                 raise DataError(
