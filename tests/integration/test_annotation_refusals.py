@@ -23,7 +23,9 @@ from typer.testing import CliRunner, Result
 from trainwright.contract import ExitCode
 from trainwright_devstack.rabbitmq import RabbitMq
 from trainwright_trainer.__main__ import app
+from trainwright_trainer.ingestion import broker as ingestion_broker
 from trainwright_trainer.ingestion import chunks, continuity, following
+from trainwright_trainer.ingestion.broker import StreamReader
 from trainwright_trainer.ingestion.events import Status
 
 # The library leaves sockets to the collector when a connection is refused or lost.
@@ -301,6 +303,23 @@ def test_an_offset_beyond_the_end_is_told_of(
     refused = annotations(broker, tmp_path, "catch-up")
     assert refused.exit_code == ExitCode.DATA
     assert "up to offset 4999: it ends before it" in refused.stderr
+
+
+def test_a_broker_that_is_silent_for_a_while_is_asked_again(
+    broker: RabbitMq, filled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(continuity, "_SILENCE_SECONDS", 1.0)
+    subscribe, credit = StreamReader.subscribe, iter([0])
+
+    async def subscribe_in_silence(self: StreamReader, first: int | None) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(ingestion_broker, "_CREDIT", next(credit, 2))
+            await subscribe(self, first)
+
+    monkeypatch.setattr(StreamReader, "subscribe", subscribe_in_silence)
+    ended = annotations(broker, filled, "catch-up")
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert "does not deliver what it has at offset 19; trying again" in caplog.text
 
 
 def test_a_library_that_changed_makes_no_stream_look_empty(

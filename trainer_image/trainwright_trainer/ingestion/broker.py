@@ -195,10 +195,11 @@ class StreamReader:
 
 def find_end(address: StreamAddress) -> int | None:
     """Return the offset of a message that is now one of the stream's last; None, if it has none at all."""
-    return asyncio.run(_find_end(address))
+    return asyncio.run(ask_for_end(address))
 
 
-async def _find_end(address: StreamAddress) -> int | None:
+async def ask_for_end(address: StreamAddress) -> int | None:
+    """Do what `find_end` does, while something else goes on."""
     async with StreamReader(address) as reader:
         await reader._subscribe(ConsumerOffsetSpecification(OffsetType.LAST, None))
         if await reader.next_batch(_END_SECONDS):

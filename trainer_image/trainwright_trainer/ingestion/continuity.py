@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from trainwright.errors import DataError
+from trainwright.errors import DataError, NetworkError
 from trainwright_trainer.ingestion.address import StreamAddress
 from trainwright_trainer.ingestion.ingestor import Received
 from trainwright_trainer.ingestion.ledger import Position
@@ -32,6 +32,21 @@ class Continuity:
         self.is_certain = position is None
         self._dropped = 0
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether what should come first does not come, and the stream's end has to be asked for again."""
+        return not self.is_certain and self._clock() - self._begun > _SILENCE_SECONDS
+
+    def judge(self, end: int | None) -> DataError | NetworkError:
+        """Return what the silence means for a stream that ends there."""
+        assert self._position is not None  # noqa: S101 - it is certain then
+        if end is None or end < self._position.offset:
+            return self.broken("it ends before it")
+        return NetworkError(
+            f"the {self._address} does not deliver what it has at offset {self._position.offset}",
+            hint="See whether the broker is overloaded, or the network to it.",
+        )
+
     def take_dropped(self) -> int:
         """Return how many messages may have been dropped before they were read: each once."""
         dropped, self._dropped = self._dropped, 0
@@ -40,11 +55,7 @@ class Continuity:
     def check(self, batch: list[Received]) -> list[Received]:
         """Return what is new of a batch; raise `DataError` when it is not what should come."""
         position = self._position
-        if self.is_certain or position is None:
-            return batch
-        if not batch:
-            if self._clock() - self._begun > _SILENCE_SECONDS:
-                raise self.broken("it ends before it")
+        if self.is_certain or position is None or not batch:
             return batch
         first = batch[0]
         if first.offset < position.offset:

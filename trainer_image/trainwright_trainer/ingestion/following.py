@@ -13,7 +13,7 @@ from threading import Event
 
 from trainwright.errors import ConfigurationError, NetworkError, PreemptedError
 from trainwright_trainer.ingestion.address import StreamAddress
-from trainwright_trainer.ingestion.broker import StreamReader
+from trainwright_trainer.ingestion.broker import StreamReader, ask_for_end
 from trainwright_trainer.ingestion.continuity import Continuity
 from trainwright_trainer.ingestion.ingestor import Ingestor, Received, Results
 
@@ -111,6 +111,9 @@ class Follower:
             received = [delivery.decode() for delivery in deliveries]
             batch = continuity.check(received)
             self._moment.dropped += continuity.take_dropped()
+            if continuity.is_overdue:
+                found = await ask_for_end(self._address)
+                raise continuity.judge(end if found is None else found)  # silence is no empty stream
             if batch or self._ingestor.has_more:
                 self._moment.results = await asyncio.to_thread(self._ingestor.apply, batch)
                 heard = time.monotonic()
