@@ -12,20 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_broker import control, publish, start_broker
+from annotation_broker import address_of, control, publish, start_broker
 from annotation_stream import bulk, draw, single
 from rstream import AMQPMessage, CompressionType, Producer
 from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
+from rstream.schema import Deliver
 from small_volumes import filled as filled_up
 from small_volumes import read_only, small_volume
 from typer.testing import CliRunner, Result
 
 from trainwright.contract import ExitCode
 from trainwright_devstack.rabbitmq import RabbitMq
+from trainwright_trainer import annotation_commands
 from trainwright_trainer.__main__ import app
 from trainwright_trainer.ingestion import broker as ingestion_broker
 from trainwright_trainer.ingestion import chunks, continuity, following
-from trainwright_trainer.ingestion.broker import StreamReader
+from trainwright_trainer.ingestion.broker import StreamReader, find_end
 from trainwright_trainer.ingestion.events import Status
 
 # The library leaves sockets to the collector when a connection is refused or lost.
@@ -320,6 +322,49 @@ def test_a_broker_that_is_silent_for_a_while_is_asked_again(
     ended = annotations(broker, filled, "catch-up")
     assert (ended.exit_code, ended.stderr) == (0, "")
     assert "does not deliver what it has at offset 19; trying again" in caplog.text
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_what_comes_damaged_is_asked_for_again_and_given_up_in_a_run(
+    broker: RabbitMq,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    times: int,
+) -> None:
+    stream, refusals = f"damaged-{times}", iter([True] * times)
+    publish(broker, FIRST[:10], stream)
+    assert annotations(broker, tmp_path, "catch-up", stream=stream).exit_code == 0
+    publish(broker, FIRST[10:], stream)
+    end, check = find_end(address_of(broker, stream)), Deliver.__post_init__
+
+    def damage(self: Deliver) -> None:
+        check(self)
+        if self.chunk_first_offset >= 10 and next(refusals, False):
+            raise ValueError("Invalid checksum")
+
+    monkeypatch.setattr(Deliver, "__post_init__", damage)
+    monkeypatch.setattr(annotation_commands, "find_end", lambda _: end)
+    monkeypatch.setattr(following, "_MOST_FAILURES", 2)
+    ended = annotations(broker, tmp_path, "catch-up", stream=stream)
+    assert "has after offset 9 does not come as it should; trying again" in caplog.text
+    if times == 1:
+        assert (ended.exit_code, len(images(tmp_path))) == (0, len(FIRST))
+    else:
+        assert ended.exit_code == ExitCode.NETWORK
+        assert "has after offset 9 does not come as it should" in ended.stderr
+
+
+def test_a_run_does_not_wait_for_what_is_never_delivered(
+    broker: RabbitMq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion_broker, "_CREDIT", 0)
+    monkeypatch.setattr(annotation_commands, "find_end", lambda _: 19)
+    monkeypatch.setattr(following, "_MOST_FAILURES", 2)
+    monkeypatch.setattr(following, "_STALL_SECONDS", 0.5)
+    ended = annotations(broker, tmp_path, "catch-up")
+    assert ended.exit_code == ExitCode.NETWORK
+    assert "has messages up to 19, and delivers none after offset None" in ended.stderr
 
 
 def test_a_library_that_changed_makes_no_stream_look_empty(

@@ -59,6 +59,7 @@ class StreamReader:
         self._buffered = 0
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._closed = False
+        self._first: int | None = None
 
     async def __aenter__(self) -> Self:
         address = self._address
@@ -104,6 +105,7 @@ class StreamReader:
         start = ConsumerOffsetSpecification(OffsetType.FIRST, None)
         if first is not None:
             start = ConsumerOffsetSpecification(OffsetType.OFFSET, first)
+        self._first = first
         await self._subscribe(start)
 
     async def next_batch(self, seconds: float) -> list[Delivery]:
@@ -115,6 +117,13 @@ class StreamReader:
         if not self._buffer and self._closed:
             raise NetworkError(
                 f"the connection to {self._address} ended", hint="It is made again; nothing is lost."
+            )
+        if not self._buffer and await self._consumer.hang_up():
+            newest = self._consumer.newest
+            raise NetworkError(
+                f"what the {self._address} has after offset {self._first if newest is None else newest}"
+                " does not come as it should",
+                hint="It is asked for again. If that lasts it is damaged on the broker's disk: see its log.",
             )
         batch, size = [], 0
         for delivery in self._buffer[:_BATCH_MESSAGES]:

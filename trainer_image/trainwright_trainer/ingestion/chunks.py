@@ -29,6 +29,21 @@ class ChunkConsumer(Consumer):
     newest: int | None = None
     """The offset of the last message of the chunk that came last."""
 
+    async def hang_up(self) -> bool:
+        """End the connections that nobody listens to any more; return whether there is one.
+
+        The library tells of a connection that is lost, and not of a frame on it that it refuses.
+        """
+        deaf = [
+            each for each in self._clients.values() if (task := each._tasks.get("listener")) and task.done()
+        ]
+        for client in deaf:
+            del client._tasks["listener"]  # its error would keep the client from closing
+            client._is_not_closed = False  # and an answer to what is sent would not be heard
+            if client._conn is not None:
+                await client._conn.close()
+        return bool(deaf)
+
     async def _on_deliver(self, frame: Any, subscriber: Any, filter_value: Any) -> None:
         try:
             _check_size(frame)

@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
 _STORE_SECONDS = 2.0
 _SILENCE_SECONDS = 300.0  # after which a connection is made anew: one that died may look like a quiet one
+_STALL_SECONDS = 20.0  # of one that is known to have more, and of whom it is delivered at once
 _LONGEST_PAUSE = 30.0
 _MOST_FAILURES = 8  # in a row, of one that is waited for: two minutes and more
 _REFUSED_SECONDS = 120.0  # then it is no broker that comes back: the next process reads its settings anew
@@ -53,6 +54,7 @@ class Follower:
         self._address, self._ingestor, self._stop, self._tell = address, ingestor, stop, tell
         self._moment = Moment()
         self._was_connected = False
+        self._failures = 0  # in a row, without a message between them
 
     def follow(self) -> None:
         """Read on until `stop` is set."""
@@ -73,7 +75,7 @@ class Follower:
         return self._ingestor.offset
 
     async def _read(self, end: int | None) -> None:
-        failures, refused = 0, None
+        refused = None
         self._ingestor.announce(self._address.stream)
         gc.freeze()  # what is there by now stays: of a batch's time a tenth went into looking at it
         while not self._stop.is_set():
@@ -83,7 +85,7 @@ class Follower:
                     await reader.subscribe(None if done is None else done.offset)
                     _LOG.info("reading the %s after offset %s", self._address, self._ingestor.offset)
                     self._moment.connected, self._was_connected = True, True
-                    failures, refused = 0, None
+                    refused = None
                     if await self._apply_batches(reader, end, Continuity(self._address, done)):
                         return
             except (NetworkError, ConfigurationError) as error:
@@ -92,10 +94,10 @@ class Follower:
                     refused = refused or time.monotonic()
                     if not self._was_connected or time.monotonic() - refused > _REFUSED_SECONDS:
                         raise
-                failures += 1
-                if end is not None and failures == _MOST_FAILURES:
+                self._failures += 1
+                if end is not None and self._failures == _MOST_FAILURES:
                     raise
-                pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+                pause = min(2.0 ** min(self._failures, 6), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
                 _LOG.warning("%s; trying again in %.0f s. %s", error, pause, error.hint)
                 self._moment.connected = self._moment.waiting = False
                 self._tell(self._moment)
@@ -103,7 +105,7 @@ class Follower:
 
     async def _apply_batches(self, reader: StreamReader, end: int | None, continuity: Continuity) -> bool:
         """Apply what comes until that is all; return False where the connection has to be made anew."""
-        heard = stored = time.monotonic()
+        begun = heard = stored = time.monotonic()
         told = self._ingestor.offset
         while not self._stop.is_set():
             wait = 0.0 if self._ingestor.has_more else _IDLE_SECONDS
@@ -117,6 +119,8 @@ class Follower:
             if batch or self._ingestor.has_more:
                 self._moment.results = await asyncio.to_thread(self._ingestor.apply, batch)
                 heard = time.monotonic()
+            if batch or time.monotonic() - begun > _LONGEST_PAUSE:
+                self._failures = 0
             self._describe(received)
             offset = self._ingestor.offset
             # Each time it is stored takes room in the stream: never the same twice.
@@ -125,7 +129,13 @@ class Follower:
                 told, stored = offset, time.monotonic()
             if end is not None and offset is not None and offset >= end and continuity.is_certain:
                 break
-            if time.monotonic() - heard > _SILENCE_SECONDS:
+            silence = time.monotonic() - heard
+            if end is not None and silence > _STALL_SECONDS:
+                raise NetworkError(
+                    f"the {self._address} has messages up to {end}, and delivers none after offset {offset}",
+                    hint="See whether the broker is overloaded, or the network to it.",
+                )
+            if silence > _SILENCE_SECONDS:
                 return False
         offset = self._ingestor.offset
         if offset is not None and offset != told:
