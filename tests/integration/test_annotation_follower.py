@@ -140,12 +140,13 @@ def test_a_follower_tells_how_it_is_while_its_broker_comes_and_goes_and_ends_whe
         assert second.returncode != 0
         assert "in use by another process" in second.stderr
 
+        stopped = time.monotonic()
         control(broker, "stop_app")
-        wait_for(lambda: probe.status("/readyz") == 503, "it is not ready without its broker", seconds=5)
+        wait_for(lambda: probe.status("/readyz") == 503, "it is not ready without its broker")
         assert probe.status("/healthz") == 200
         assert probe.metric("connected") == 0
         lag = probe.metric("lag_seconds") or 0
-        assert 0 < lag < 20
+        assert 0 < lag < time.monotonic() - stopped + 15
         control(broker, "start_app")
         wait_for(lambda: probe.status("/readyz") == 200, "it connects again")
         publish(broker, [bulk([f"frame-{n}" for n in range(20)], VALIDATED, 50), b"\xc1 nonsense"], STREAM)

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -249,12 +250,22 @@ def test_a_broker_that_is_not_there_is_waited_for_and_said_each_time(
     broker: RabbitMq, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`follow` is a Deployment's: it may start before its broker."""
-    timer = threading.Timer(4, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+
+    def attempts() -> list[str]:
+        return [record.message for record in caplog.records if "trying again" in record.message]
+
+    def stop_after_two() -> None:
+        deadline = time.monotonic() + 60
+        while len(attempts()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop_after_two)
+    stopping.start()
     ended = annotations(broker, tmp_path, "follow", RABBITMQ_PORT="1")
-    timer.join()
+    stopping.join()
     assert ended.exit_code == 0
-    told = [record.message for record in caplog.records if "trying again" in record.message]
+    told = attempts()
     assert len(told) >= 2
     assert all("can't be reached" in line and "Check host and port" in line for line in told)
 

@@ -217,7 +217,7 @@ def test_a_server_that_does_not_answer_holds_nothing_up(
         publisher.tell(moment_of(ingestor, results))
         publisher.tell(moment_of(ingestor, results))
         publisher.finish(0.2)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10  # an answer is waited for for 15 seconds
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
