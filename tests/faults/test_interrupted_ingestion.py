@@ -148,7 +148,11 @@ def follow_with_interruptions(consumer: Consumer, broker: RabbitMq, published: F
             published.result()
     end = find_end(address_of(broker))
     assert end is not None
+    connections = consumer.connections
     program = consumer.start("follow")
+    consumer.wait_for(
+        program, lambda: consumer.connections > connections
+    )  # it may have been at the end before
     consumer.wait_until(program, end)
     program.send_signal(signal.SIGTERM)
     assert program.wait(PATIENCE) == 0, consumer.log.read_text()[-3000:]

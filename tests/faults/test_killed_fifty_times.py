@@ -107,7 +107,7 @@ def newest_checkpoint(workspace: Path) -> int:
 def test_fifty_kills_hit_all_that_a_training_does(stories: list[Story]) -> None:
     assert sum(len(story.checkpoints) for story in stories) == KILLS
     epochs = [epoch for story in stories for epoch in story.checkpoints]
-    assert len(set(epochs)) > 4, "they all hit the same"
+    assert len(set(epochs)) > 2, "they all hit the same"  # how many more depends on the machine's speed
 
 
 def test_every_training_ends_with_a_verified_model(stories: list[Story]) -> None:

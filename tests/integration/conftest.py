@@ -6,6 +6,7 @@ they are missing the tests are skipped by name, and fail when CI=true.
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trainwright_devstack.binaries import Binaries
     from trainwright_devstack.controlplane import ControlPlane
     from trainwright_devstack.processnode import ProcessNode
+    from trainwright_devstack.rabbitmq import RabbitMq
 
 
 @pytest.fixture(scope="session")
@@ -115,3 +117,26 @@ def bench(operator: OperatorProcess, kube: client.ApiClient, namespace: str) -> 
     from run_bench import Bench
 
     return Bench(kube, namespace)
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
+    """A broker of the module's own: some of them stop theirs."""
+    from annotation_broker import start_broker
+
+    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def broker(rabbitmq: RabbitMq) -> RabbitMq:
+    """The same, for modules that publish nothing before their tests."""
+    return rabbitmq
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collect what a library leaves open here, and not in some later test."""
+    yield
+    gc.collect()

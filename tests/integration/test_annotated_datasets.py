@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -17,7 +16,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from annotation_broker import STREAM, address_of, publish, start_broker
+from annotation_broker import STREAM, address_of, publish
 from annotation_stream import VALIDATOR, detection, draw, single
 from annotation_trees import folder_plan
 from rstream import AMQPMessage, CompressionType, Producer
@@ -32,23 +31,17 @@ from trainwright_trainer.pipeline import execute
 from trainwright_trainer.places import Places
 
 # The library leaves sockets to the collector when a connection is refused or lost.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 FRAMES = 20
 
 
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Collect them here, where the mark above holds, and not in some later test."""
-    yield
-    gc.collect()
-
-
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
-    publish(broker, [frame(number) for number in range(FRAMES)])
-    yield broker
-    broker.stop()
+def broker(rabbitmq: RabbitMq) -> RabbitMq:
+    publish(rabbitmq, [frame(number) for number in range(FRAMES)])
+    return rabbitmq
 
 
 @pytest.fixture

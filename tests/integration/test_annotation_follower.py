@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import http.client
 import os
 import re
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from annotation_broker import control, publish, start_broker
+from annotation_broker import control, publish
 from annotation_stream import bulk, draw, single
 from rstream import Consumer
 
@@ -26,24 +25,13 @@ from trainwright_trainer.ingestion.broker import SUBSCRIBER
 from trainwright_trainer.ingestion.events import Status
 
 # The library leaves sockets to the collector when a connection is refused or lost.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 CREATED, EDITED, VALIDATED, DELETED = Status
 STREAM = "followed"
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Collect them here, where the mark above holds, and not in some later test."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
-    yield broker
-    broker.stop()
 
 
 class Probe:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_broker import address_of, control, publish, start_broker
+from annotation_broker import address_of, control, publish
 from annotation_stream import bulk, draw, single
 from rstream import AMQPMessage, CompressionType, Producer
 from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
@@ -32,25 +31,19 @@ from trainwright_trainer.ingestion.broker import StreamReader, find_end
 from trainwright_trainer.ingestion.events import Status
 
 # The library leaves sockets to the collector when a connection is refused or lost.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 CREATED, EDITED, VALIDATED, DELETED = Status
 FIRST = [single(f"frame-{n}", CREATED, n, image=draw(n)) for n in range(20)]
 
 
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Collect them here, where the mark above holds, and not in some later test."""
-    yield
-    gc.collect()
-
-
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
-    publish(broker, FIRST, "annotations")
-    yield broker
-    broker.stop()
+def broker(rabbitmq: RabbitMq) -> RabbitMq:
+    publish(rabbitmq, FIRST, "annotations")
+    return rabbitmq
 
 
 def annotations(

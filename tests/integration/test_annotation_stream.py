@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
@@ -26,23 +24,12 @@ from trainwright_trainer.ingestion.following import Follower, Moment
 from trainwright_trainer.ingestion.ingestor import Ingestor
 
 # The library leaves sockets to the collector when a connection is refused or lost.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 CREATED, EDITED, VALIDATED, DELETED = Status
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Collect them here, where the mark above holds, and not in some later test."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMq]:
-    broker = start_broker(tmp_path_factory.mktemp("rabbitmq"))
-    yield broker
-    broker.stop()
 
 
 def test_a_stream_is_caught_up_with_and_from_there_on_followed(broker: RabbitMq, tmp_path: Path) -> None:
