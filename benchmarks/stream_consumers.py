@@ -7,6 +7,7 @@ reads, as ours are; `noSync` and `sync` are the follower, into new trees.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -55,6 +56,7 @@ def ingest(settings: dict[str, Any], *, sync: bool) -> None:
             stop.set()
 
     with Ingestor(Path(settings["root"]), sync=sync) as ingestor:
+        gc.freeze()  # as the command does
         settings["start"], settings["cpu"] = time.perf_counter(), time.process_time()
         Follower(address, ingestor, stop, look).follow()
 

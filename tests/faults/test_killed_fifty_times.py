@@ -16,7 +16,7 @@ from forked_trainer import Attempt, Nursery
 from trainwright.contract import RunPlan, Stage
 
 KILLS, KILLS_OF_ONE, EPOCHS, SEED = 50, 10, 12, 2026
-MOST_EVENTS, LONGEST_WAIT = 9, 0.5  # three events are of what an attempt finds done
+MOST_EVENTS, LONGEST_WAIT = 6, 0.3  # three events are of what an attempt finds done
 SETTINGS = {
     "baseModel": "tiny.pt",
     "epochs": EPOCHS,
@@ -107,7 +107,7 @@ def newest_checkpoint(workspace: Path) -> int:
 def test_fifty_kills_hit_all_that_a_training_does(stories: list[Story]) -> None:
     assert sum(len(story.checkpoints) for story in stories) == KILLS
     epochs = [epoch for story in stories for epoch in story.checkpoints]
-    assert len(set(epochs)) > 2, "they all hit the same"  # how many more depends on the machine's speed
+    assert len(set(epochs)) > 4, "they all hit the same"
 
 
 def test_every_training_ends_with_a_verified_model(stories: list[Story]) -> None:

@@ -21,6 +21,7 @@ from annotation_stream import VALIDATOR, detection, draw, single
 from annotation_trees import folder_plan
 from rstream import AMQPMessage, CompressionType, Producer
 
+from trainwright.artifacts import Dataset
 from trainwright.contract import FolderSource, RunPlan
 from trainwright.errors import ConfigurationError, DataError, NetworkError, PreemptedError, StepError
 from trainwright_devstack.rabbitmq import RabbitMq
@@ -90,6 +91,40 @@ def consumer(broker: RabbitMq, places: Places, stream: str = STREAM) -> Iterator
         assert process.wait(30) == 0
 
 
+@contextmanager
+def stopped_consumer(
+    broker: RabbitMq, places: Places, stream: str = STREAM, begun: str = "offset.yaml"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The same, which does nothing more once it has begun."""
+    assert places.data is not None
+    with consumer(broker, places, stream) as process:
+        wait_for((places.data / begun).is_file)
+        process.send_signal(signal.SIGSTOP)
+        yield process
+
+
+@contextmanager
+def waiting_run(
+    broker: RabbitMq, places: Places, stop: Event | None = None, *, seconds: float = 60
+) -> Iterator[list[object]]:
+    """A run that can't go on yet, and ends so soon after it can; what it ended with is in the list then."""
+    ended: list[object] = []
+
+    def carry_out() -> None:
+        try:
+            ended.append(execute(plan_for(broker), places, stop=stop).dataset)
+        except StepError as error:
+            ended.append(error)
+
+    run = Thread(target=carry_out)
+    run.start()
+    run.join(3)
+    assert run.is_alive()
+    yield ended
+    run.join(seconds)
+    assert not run.is_alive()
+
+
 def test_a_dataset_has_what_the_stream_tells_and_names_the_offset(broker: RabbitMq, places: Places) -> None:
     end = find_end(address_of(broker))
     dataset = execute(plan_for(broker), places).dataset
@@ -104,19 +139,15 @@ def test_a_source_that_somebody_follows_the_stream_into_is_waited_for(
     broker: RabbitMq, places: Places
 ) -> None:
     assert places.data is not None
-    with consumer(broker, places) as process:
-        wait_for((places.data / "offset.yaml").is_file)
-        process.send_signal(signal.SIGSTOP)
+    with stopped_consumer(broker, places) as process:
         publish(broker, [frame(FRAMES)])
         end = find_end(address_of(broker))
-        built: list[Any] = []
-        run = Thread(target=lambda: built.append(execute(plan_for(broker), places)))
-        run.start()
-        run.join(3)
-        assert run.is_alive()
-        process.send_signal(signal.SIGCONT)
-        run.join(60)
-    assert built[0].dataset.report.stream_offset >= end
+        with waiting_run(broker, places) as ended:
+            process.send_signal(signal.SIGCONT)
+    (dataset,) = ended
+    assert isinstance(dataset, Dataset)
+    assert end is not None
+    assert (dataset.report.stream_offset or 0) >= end
     assert (places.data / f"data/images/belt{FRAMES:03d}_000.png").is_file()
 
 
@@ -124,24 +155,12 @@ def test_a_run_that_waits_for_another_consumer_ends_when_it_is_asked_to(
     broker: RabbitMq, places: Places
 ) -> None:
     assert places.data is not None
-    with consumer(broker, places) as process:
-        wait_for((places.data / "offset.yaml").is_file)
-        process.send_signal(signal.SIGSTOP)
+    with stopped_consumer(broker, places):
         publish(broker, [frame(FRAMES + 1)])
-        stop, ended = Event(), []
-        run = Thread(target=lambda: ended.append(failure_of(plan_for(broker), places, stop)))
-        run.start()
-        run.join(3)
-        assert run.is_alive()
-        stop.set()
-        run.join(10)
+        stop = Event()
+        with waiting_run(broker, places, stop, seconds=10) as ended:
+            stop.set()
     assert [type(error) for error in ended] == [PreemptedError]
-
-
-def failure_of(plan: RunPlan, places: Places, stop: Event) -> StepError:
-    with pytest.raises(StepError) as raised:
-        execute(plan, places, stop=stop)
-    return raised.value
 
 
 def test_a_waiting_run_refuses_a_consumer_of_another_stream_or_other_trees(
@@ -158,9 +177,7 @@ def test_a_waiting_run_refuses_a_consumer_of_another_stream_or_other_trees(
 
 def test_an_offset_that_the_stream_never_had_is_not_believed(broker: RabbitMq, places: Places) -> None:
     assert places.data is not None
-    with consumer(broker, places) as process:
-        wait_for((places.data / "offset.yaml").is_file)
-        process.send_signal(signal.SIGSTOP)
+    with stopped_consumer(broker, places):
         (places.data / "offset.yaml").write_text("offset: 1000000\n")
         with pytest.raises(DataError, match="are at offset 1000000, and the stream"):
             execute(plan_for(broker), places)
@@ -169,9 +186,7 @@ def test_an_offset_that_the_stream_never_had_is_not_believed(broker: RabbitMq, p
 def test_a_stream_that_is_empty_can_not_have_filled_a_source(broker: RabbitMq, places: Places) -> None:
     assert places.data is not None
     publish(broker, [], "empty")
-    with consumer(broker, places, stream="empty") as process:
-        wait_for((places.data / ".trainwright/consumer.json").is_file)
-        process.send_signal(signal.SIGSTOP)
+    with stopped_consumer(broker, places, stream="empty", begun=".trainwright/consumer.json"):
         (places.data / "offset.yaml").write_text("offset: 7\n")
         with pytest.raises(DataError, match="are at offset 7, and the stream"):
             execute(plan_for(broker, stream="empty"), places)

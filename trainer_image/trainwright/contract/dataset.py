@@ -45,6 +45,9 @@ class Directories(Contract):
     seed: str = "data-seed"
     deleted: str = "data_deleted"
 
+    def __str__(self) -> str:
+        return f"{self.data}, {self.seed}, {self.deleted}"
+
 
 class ClassesSettings(Contract):
     """The class map: names in the order of their ids, a whole map, or else a file of the source.

@@ -20,8 +20,7 @@ class Announcement(Contract):
     directories: Directories
 
     def __str__(self) -> str:
-        names = ", ".join((self.directories.data, self.directories.seed, self.directories.deleted))
-        return f"stream {self.stream!r} into {names}"
+        return f"stream {self.stream!r} into {self.directories}"
 
     def write(self, folder: Path) -> None:
         """Write it down."""

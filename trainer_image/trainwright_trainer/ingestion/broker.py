@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _BATCH_MESSAGES = 1000
 _BATCH_BYTES = 16 * 1024 * 1024
 _BUFFERED_BYTES = 2 * _BATCH_BYTES
 _ANSWER_SECONDS = 20.0
+_STORE_SECONDS = 2.0
 _END_SECONDS = 5.0  # in which a message that is there is delivered
 
 
@@ -60,6 +62,8 @@ class StreamReader:
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
         self._closed = False
         self._first: int | None = None
+        self._stored: int | None = None
+        self._stored_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
         address = self._address
@@ -105,7 +109,7 @@ class StreamReader:
         start = ConsumerOffsetSpecification(OffsetType.FIRST, None)
         if first is not None:
             start = ConsumerOffsetSpecification(OffsetType.OFFSET, first)
-        self._first = first
+        self._first = self._stored = first
         await self._subscribe(start)
 
     async def next_batch(self, seconds: float) -> list[Delivery]:
@@ -136,8 +140,13 @@ class StreamReader:
         self._room.set()
         return batch
 
-    async def store_offset(self, offset: int) -> None:
-        """Tell the broker what is applied; if it does not hear of it nothing is lost."""
+    async def store_offset(self, offset: int | None, *, last: bool = False) -> None:
+        """Tell the broker what is applied, from time to time; if it does not hear of it nothing is lost."""
+        # Each time takes room in the stream: never the same twice.
+        due = last or time.monotonic() - self._stored_at > _STORE_SECONDS
+        if offset is None or offset == self._stored or not due:
+            return
+        self._stored, self._stored_at = offset, time.monotonic()
         with suppress(Exception):
             await asyncio.wait_for(
                 self._consumer.store_offset(self._address.stream, SUBSCRIBER, offset), _ANSWER_SECONDS

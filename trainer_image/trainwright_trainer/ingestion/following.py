@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import random
 import time
@@ -21,7 +20,6 @@ Telling = Callable[["Moment"], None]
 
 _LOG = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
-_STORE_SECONDS = 2.0
 _SILENCE_SECONDS = 300.0  # after which a connection is made anew: one that died may look like a quiet one
 _STALL_SECONDS = 20.0  # of one that is known to have more, and of whom it is delivered at once
 _LONGEST_PAUSE = 30.0
@@ -77,7 +75,6 @@ class Follower:
     async def _read(self, end: int | None) -> None:
         refused = None
         self._ingestor.announce(self._address.stream)
-        gc.freeze()  # what is there by now stays: of a batch's time a tenth went into looking at it
         while not self._stop.is_set():
             try:
                 async with StreamReader(self._address) as reader:
@@ -105,8 +102,7 @@ class Follower:
 
     async def _apply_batches(self, reader: StreamReader, end: int | None, continuity: Continuity) -> bool:
         """Apply what comes until that is all; return False where the connection has to be made anew."""
-        begun = heard = stored = time.monotonic()
-        told = self._ingestor.offset
+        begun = heard = time.monotonic()
         while not self._stop.is_set():
             wait = 0.0 if self._ingestor.has_more else _IDLE_SECONDS
             deliveries = [] if self._ingestor.is_busy else await reader.next_batch(wait)
@@ -123,24 +119,23 @@ class Follower:
                 self._failures = 0
             self._describe(received)
             offset = self._ingestor.offset
-            # Each time it is stored takes room in the stream: never the same twice.
-            if offset is not None and offset != told and time.monotonic() - stored > _STORE_SECONDS:
-                await reader.store_offset(offset)
-                told, stored = offset, time.monotonic()
+            await reader.store_offset(offset)
             if end is not None and offset is not None and offset >= end and continuity.is_certain:
                 break
-            silence = time.monotonic() - heard
-            if end is not None and silence > _STALL_SECONDS:
-                raise NetworkError(
-                    f"the {self._address} has messages up to {end}, and delivers none after offset {offset}",
-                    hint="See whether the broker is overloaded, or the network to it.",
-                )
-            if silence > _SILENCE_SECONDS:
+            if self._is_too_silent(time.monotonic() - heard, end):
                 return False
-        offset = self._ingestor.offset
-        if offset is not None and offset != told:
-            await reader.store_offset(offset)
+        await reader.store_offset(self._ingestor.offset, last=True)
         return True
+
+    def _is_too_silent(self, seconds: float, end: int | None) -> bool:
+        """Return whether to connect anew; raise `NetworkError` where more is known to be there."""
+        if end is not None and seconds > _STALL_SECONDS:
+            raise NetworkError(
+                f"the {self._address} has messages up to {end}, and delivers none after offset"
+                f" {self._ingestor.offset}",
+                hint="See whether the broker is overloaded, or the network to it.",
+            )
+        return seconds > _SILENCE_SECONDS
 
     def _describe(self, received: list[Received]) -> None:
         moment = self._moment

@@ -227,7 +227,7 @@ class Ingestor:
         return former
 
     def _check_directories(self) -> None:
-        wanted = ", ".join((self._directories.data, self._directories.seed, self._directories.deleted))
+        wanted = str(self._directories)
         found = self.ledger.settle_directories(wanted)
         if found != wanted:
             raise ConfigurationError(

@@ -114,7 +114,9 @@ def build_dataset(plan: RunPlan, places: Places, watcher: Watcher, *, earlier: P
     ):
         for _ in range(_GATHERINGS):
             gather_annotations(source, rules, ledger, cache.store, scratch, Pace(watcher, 0, read))
-            before, stamp = stamp, source.stamp if ledger.count()[1] else stamp
+            if not ledger.count()[1]:
+                break
+            before, stamp = stamp, source.stamp
             if stamp == before:
                 break
         shutil.rmtree(scratch)
