@@ -16,8 +16,9 @@ import typer
 
 from trainwright.cli.output import print_error
 from trainwright.contract import Directories
+from trainwright.delivery.credentials import find_ca
 from trainwright.errors import ConfigurationError, StepError
-from trainwright_trainer.ingestion.address import StreamAddress, find_authority, read_credentials
+from trainwright_trainer.ingestion.address import StreamAddress, read_credentials
 from trainwright_trainer.ingestion.broker import find_end
 from trainwright_trainer.ingestion.dead_letters import LostLetter
 from trainwright_trainer.ingestion.following import Follower, Moment
@@ -164,7 +165,7 @@ def _open(
     try:
         told = {} if credentials is None else read_credentials(credentials)
         if authority is None and credentials is not None:
-            authority = find_authority(credentials)
+            authority = find_ca(credentials)
         settings = read_stream_settings(env_file, {**os.environ, **told})
         stream, folders = settings.annotation_stream, settings.folders
         address = StreamAddress(

@@ -10,11 +10,10 @@ from rstream import exceptions
 from rstream.client import BrokerResolutionMaxRetryError
 
 from trainwright.contract import AnnotationStream
-from trainwright.delivery.credentials import read_secret
+from trainwright.delivery.credentials import find_ca, read_secret
 from trainwright.errors import ConfigurationError, NetworkError, StepError
 
 CREDENTIALS = ("RABBITMQ_USER", "RABBITMQ_PASSWORD")
-AUTHORITY = "ca.crt"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class StreamAddress:
                 hint=f"Name a Secret with {' and '.join(CREDENTIALS)}: dataset.annotationStream.credentials.",
             )
         user, password = read_credentials(credentials).values()
-        authority = find_authority(credentials)
+        authority = find_ca(credentials)
         port = stream.listening_port
         return cls(stream.host, port, stream.stream, user, password, stream.tls, authority)
 
@@ -55,12 +54,6 @@ def read_credentials(folder: Path) -> dict[str, str]:
             f"the credentials in {folder} lack {' and '.join(missing)}", hint="Add the keys to the Secret."
         )
     return found
-
-
-def find_authority(folder: Path) -> Path | None:
-    """Return the certificate beside the credentials that the broker's is verified by, if there is one."""
-    path = folder / AUTHORITY
-    return path if path.is_file() else None
 
 
 def explain(error: BaseException, address: StreamAddress) -> StepError | None:
